@@ -16,7 +16,7 @@ class Option:
     :param help: one line for the reference, with the unit in square brackets
     """
 
-    __slots__ = ("kind", "default", "help")
+    __slots__ = ("default", "help", "kind")
 
     def __init__(self, kind, default, help=""):
         self.kind = kind

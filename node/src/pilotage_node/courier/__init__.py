@@ -1,0 +1,74 @@
+"""The courier: the one process of a pilot that speaks HTTP and the only one that knows the pilot's token.
+
+It takes JSON lines from the runner on a socket pair and answers on it. It remembers nothing but the token: the runner
+can start another one at any time. HTTP libraries are imported here and nowhere else.
+"""
+
+import json
+import os
+
+# What `threading` would wrap: at the pilot's start nothing may cost an import that is not needed yet.
+from _thread import allocate_lock
+
+from pilotage_node import protocol
+
+
+def main(sock, profile, credentials):
+    """Serve the runner until it asks to stop or is gone. Never returns.
+
+    :param sock: connected stream socket, JSON lines both ways
+    :param profile: the pilot's profile; ``service.urls`` and ``service.trust`` (PEM texts) are used
+    :param credentials: {"stamp", "secret"}
+    """
+    status = 1
+    try:
+        serve(sock, profile["service"], credentials)
+        status = 0
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+    finally:
+        os._exit(status)
+
+
+def serve(sock, where, credentials):
+    """Answer the runner's messages: requests at once and one by one, transfers beside them in threads."""
+    from pilotage_node.courier.service import Line, Service
+
+    service, lock, transfers = Service(where["urls"], where.get("trust")), allocate_lock(), None
+    line = Line(service)
+
+    def send(message):
+        with lock:
+            try:
+                sock.sendall(json.dumps(message).encode() + b"\n")
+            except OSError:  # without a runner there is no reason to be here
+                os._exit(0)
+
+    rest = data = b"\n"
+    while data:
+        *messages, rest = rest.split(b"\n")
+        for message in map(json.loads, (part.decode() for part in messages if part)):
+            if message["op"] == "stop":
+                return
+            if message["op"] in ("register", "sync"):
+                send(ask(line, service, message, credentials))
+            else:
+                if transfers is None:
+                    from pilotage_node.courier.transfers import Transfers
+
+                    transfers = Transfers(service, send)
+                transfers.add(message)
+        data = sock.recv(1 << 16)
+        rest += data
+
+
+def ask(line, service, message, credentials):
+    """The answer to register or sync, without the token that it may bring: that stays here."""
+    if message["op"] == "register":
+        answer = line.post(protocol.REGISTER, dict(credentials, **message["body"]), None)
+    else:
+        answer = line.post(protocol.SYNC, message["body"], service.token)
+    service.token = answer["body"].pop("token", None) or service.token
+    return dict(answer, op="answer", id=message["id"])

@@ -1,0 +1,98 @@
+"""The form of a pilot script: how its sections are laid out, what its digest is, how it is read back.
+
+::
+
+    #!/bin/sh
+    \""":"
+    # digest: sha256:<64 hex digits>
+    # ... provenance, for people ...
+    sh head
+    \"""
+    boot (Python)
+    start(<line>, r'''
+    #== profile.json
+    ...
+    #== pilotage_node/runner/main.py
+    ...
+    ''')
+
+The digest is the SHA-256 of the whole text in UTF-8, with its own 64 digits read as zeros.
+"""
+
+import hashlib
+import json
+import re
+
+PROFILE = "profile.json"
+PROVENANCE = "provenance.json"
+MARK = "#== "
+OPENING = "start(%d, r'''\n"
+CLOSING = "''')\n"
+ZEROS = "0" * 64
+
+_DIGEST = re.compile(r"^# digest: sha256:([0-9a-f]{64})$", re.MULTILINE)
+_OPENING = re.compile(r"^start\((\d+), r'''$", re.MULTILINE)
+
+
+class ScriptError(Exception):
+    """A text that is not a pilot script, or not the one that its digest names."""
+
+
+class ScriptText:
+    """What a pilot script holds.
+
+    :ivar digest: SHA-256, hex; :ivar profile: the effective profile; :ivar provenance: what it was made of (dicts)
+    :ivar sections: {name: text} in the script's order, modules under their path
+    """
+
+    __slots__ = ("digest", "profile", "provenance", "sections")
+
+    def __init__(self, digest, profile, provenance, sections):
+        self.digest = digest
+        self.profile = profile
+        self.provenance = provenance
+        self.sections = sections
+
+
+def canonical(value):
+    """JSON that is the same on every Python, readable, and safe inside a raw Python string.
+
+    :raises ValueError, TypeError: for what JSON cannot hold, NaN included
+    """
+    text = json.dumps(value, sort_keys=True, indent=1, separators=(",", ": "), allow_nan=False)
+    return text.replace("'", "\\u0027") + "\n"
+
+
+def digest_of(text):
+    """The SHA-256 (hex) of a script text, its digest counted as zeros. Raises ScriptError where there is none."""
+    found = _DIGEST.search(text)
+    if not found:
+        raise ScriptError("this is not a pilot script: it has no digest line")
+    plain = text[: found.start(1)] + ZEROS + text[found.end(1) :]
+    return hashlib.sha256(plain.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def read_script(text):
+    """Take a pilot script apart, after checking its digest.
+
+    :param text: the script, as text
+    :returns: ScriptText
+    :raises ScriptError: not a pilot script, damaged, or altered
+    """
+    digest = digest_of(text)
+    stated = _DIGEST.search(text).group(1)
+    if digest != stated:
+        raise ScriptError(
+            "this pilot script was altered: its head says sha256:%s, its text is sha256:%s" % (stated, digest)
+        )
+    opening = _OPENING.search(text)
+    if not opening or not text.endswith("\n" + CLOSING):
+        raise ScriptError("this is not a pilot script: it has no sections")
+    sections = {}
+    for part in text[opening.end() : -len(CLOSING) - 1].split("\n" + MARK)[1:]:
+        name, _, body = part.partition("\n")
+        sections[name] = body + "\n"
+    try:
+        return ScriptText(stated, json.loads(sections[PROFILE]), json.loads(sections[PROVENANCE]), sections)
+    except (KeyError, ValueError) as error:
+        raise ScriptError("this pilot script cannot be read: %s: %s" % (type(error).__name__, error))

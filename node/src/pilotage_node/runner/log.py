@@ -1,0 +1,89 @@
+"""The pilot's log: a capped file beside the script, and what of it the service has not acknowledged yet.
+
+Logging never fails and never blocks the pilot: a full disk costs the file, not the pilot, nor what the service gets.
+"""
+
+import os
+import re
+import time
+
+CHUNK = 256 * 1024
+"""Most bytes of log in one message to the service."""
+LINE = 4096
+"""A longer line is cut here [bytes]."""
+RESERVE = 64 * 1024
+"""Beyond the cap, so that the runner's own last words are not lost to a command that filled the log [bytes]."""
+
+_secret = re.compile(
+    r"(?i)((?:secret|token|password|passwd|authorization)[\"']?\s*[:=]\s*[\"']?(?:bearer )?|eyJ)[^\s\"',;&]+"
+)
+"""What is named like a secret, or looks like a token (a JWT begins so)."""
+
+
+class Log:
+    """:param paths: places for the file, the first that can be written is taken; ``path`` says which, None = nowhere
+    :param cap: most bytes of the whole log
+    :param secret: never shown
+    """
+
+    def __init__(self, paths, cap, secret):
+        self.cap, self.secret = cap, secret
+        self.size = 0
+        self.waiting = bytearray()
+        self.full = False
+        self.path = self.file = None
+        for path in paths:
+            self.file = quietly(os.open, path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+            if self.file is not None:
+                self.path = path
+                break
+
+    def clean(self, text):
+        """The text without secrets."""
+        return _secret.sub(r"\1***", text.replace(self.secret, "***"))
+
+    def own(self, text):
+        """Lines of the runner: they fit in when the log is full already, and are seen on standard output too."""
+        quietly(os.write, 1, self._add("pilot", text.encode("utf-8", "replace").splitlines(), RESERVE))
+
+    def output(self, name, lines):
+        """Lines that a command printed (bytes)."""
+        if not self.full and not self._add(name, lines, 0):
+            self.full = True
+            self.own("the log is cut here: it has reached its %d MiB; commands run on unlogged" % (self.cap >> 20))
+
+    def _add(self, name, lines, reserve):
+        head = "%s %s: " % (time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), name)
+        text = ""
+        for line in lines:
+            cut = b" [the line is cut here]" if len(line) > LINE else b""
+            text += head + self.clean((line[:LINE] + cut).decode("utf-8", "replace")) + "\n"
+        data = text.encode()
+        if self.size + len(data) > self.cap + reserve:
+            return b""
+        self.size += len(data)
+        self.waiting += data
+        if self.file is not None:
+            quietly(os.write, self.file, data)
+        return data
+
+    def chunk(self, most):
+        """What the service should get next: {"offset": bytes, "text": str}, or None when it has all."""
+        if not self.waiting:
+            return None
+        end = min(len(self.waiting), most)
+        while end < len(self.waiting) and self.waiting[end] & 0xC0 == 0x80:  # not within a character
+            end -= 1
+        return {"offset": self.size - len(self.waiting), "text": self.waiting[:end].decode()}
+
+    def acknowledged(self, offset):
+        """The service has the first ``offset`` bytes."""
+        del self.waiting[: max(0, offset - (self.size - len(self.waiting)))]
+
+
+def quietly(function, *arguments):
+    """Call a system function; an error of the system is of no consequence: None."""
+    try:
+        return function(*arguments)
+    except OSError:
+        return None

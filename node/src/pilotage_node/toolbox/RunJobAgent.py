@@ -1,0 +1,42 @@
+"""The command RunJobAgent: run the jobs that the matcher has for this node."""
+
+from pilotage_node import agent
+from pilotage_node.command import Command, Option
+
+
+class RunJobAgent(Command):
+    """Ask the matcher for what this node has room for, run the jobs side by side, report them, leave when it is over.
+
+    Each job has its own directory, session and process group, a clean environment and its own limits on wall time, CPU
+    time, memory and disk (of its whole process tree); where the job asks for it, namespaces of its own as well.
+
+    It leaves when there is no work (idle_seconds after the first empty answer), when the time left is down to
+    reserve_seconds, after max_jobs jobs, when the service was not reached for patience_seconds with nothing to do, or
+    when it is told to. Told by an order, running jobs end by themselves; on a signal or when time is up they have
+    grace_seconds, of which SIGTERM comes 5 s before the end. Jobs that were never started go back.
+
+    Options:
+        idle_seconds: how long to stay after the first empty answer while nothing runs [s]
+        reserve_seconds: time kept at the end for reporting; only jobs that fit before it are asked for [s]
+        grace_seconds: what running jobs are given when the pilot must leave [s]; keep it below the runner's own 30 s
+        max_jobs: leave after so many jobs; 0 = no limit
+        patience_seconds: how long to wait for a service that is not reached before leaving without it [s]
+        hide: paths that isolated jobs must not see, besides the pilot's own and the usual places of credentials
+
+    Facts given: none.
+
+    Exit codes: NO_WORK when no job came; DISK when job directories cannot be made again and again; UNREACHABLE.
+    """
+
+    options = {
+        "idle_seconds": Option(float, 45.0, "stay after the first empty answer [s]"),
+        "reserve_seconds": Option(float, 90.0, "time kept at the end for reporting [s]"),
+        "grace_seconds": Option(float, 20.0, "given to running jobs when the pilot must leave [s]"),
+        "max_jobs": Option(int, 0, "leave after so many jobs; 0 = no limit"),
+        "patience_seconds": Option(float, 900.0, "wait for a service that is not reached [s]"),
+        "hide": Option(list, [], "paths that isolated jobs must not see"),
+    }
+    timeout = 0
+
+    def do(self):
+        agent.run(self)

@@ -1,0 +1,81 @@
+"""The command RunMonitoringAgent: what the pilot and its jobs use, while they use it."""
+
+import os
+import time
+
+from pilotage_node import processes
+from pilotage_node.command import CONTINUE, Command, Option
+
+THRIFT = 2000
+"""A sample is followed by at least this many times its own CPU time of rest: never more than 0.05 % of one core."""
+
+
+class RunMonitoringAgent(Command):
+    """Watch what the whole pilot uses, beside the commands that follow, and tell the service with each heartbeat.
+
+    Every sample counts all processes that the pilot started and their descendants, from /proc, with nothing but the
+    standard library: CPU time so far (that of ended processes included), mean cores busy since the last sample,
+    resident memory (pages shared by processes count in each), number of processes; and of the node: load (one minute),
+    memory available, free disk in the working directory. The largest (or smallest) value of each is kept.
+    On a node with thousands of processes, where one sample costs more, samples come less often, so that the command
+    stays below 0.05 % of one core. It ends when the pilot's other commands have ended.
+
+    Options:
+        interval_seconds: time between samples [s]
+
+    Facts given: none. The last sample is part of the pilot's record; ReportUsage uses its maxima.
+
+    Exit codes: none of its own; its failure does not stop the pilot.
+    """
+
+    options = {"interval_seconds": Option(float, 10.0, "time between samples [s]")}
+    timeout = 0
+    on_failure = CONTINUE
+    background = True
+
+    def do(self):
+        self.furthest = {}
+        self.last = self.pilot.started, 0.0
+        while not self.pilot.draining:
+            before = time.process_time()
+            self.tell()
+            cost = time.process_time() - before
+            self.rest(max(self.options.interval_seconds, THRIFT * cost))
+        self.tell()
+
+    def rest(self, seconds):
+        """Wait, but not longer than until the runner says that it is over."""
+        end = time.monotonic() + seconds
+        while not self.pilot.draining and time.monotonic() < end:
+            self.pilot.receive(end - time.monotonic())
+
+    def tell(self):
+        """Send one sample: CPU in s, memory and disk in MiB; ``max_`` and ``min_`` are the furthest since the start."""
+        everything, now = processes.snapshot(), time.monotonic()
+        pids = [self.pilot.pid] + processes.descendants(everything, self.pilot.pid)
+        tree = [everything[pid] for pid in pids if pid in everything]
+        user = sum(process.cpu_user + process.reaped_user for process in tree)
+        system = sum(process.cpu_system + process.reaped_system for process in tree)
+        then, used = self.last
+        self.last = now, user + system
+        disk = os.statvfs(self.pilot.workdir)
+        grows = {
+            "cores_busy": round(max(0.0, user + system - used) / max(now - then, 1.0), 3),
+            "rss_mib": sum(process.rss for process in tree) >> 20,
+            "processes": len(tree),
+            "load": os.getloadavg()[0],
+        }
+        shrinks = {"memory_free_mib": memory_free_mib(), "disk_free_mib": disk.f_bavail * disk.f_frsize >> 20}
+        for prefix, choose, figures in (("max_", max, grows), ("min_", min, shrinks)):
+            for name, value in figures.items():
+                self.furthest[prefix + name] = choose(value, self.furthest.get(prefix + name, value))
+        seconds = round(now - self.pilot.started, 1)
+        usage = dict(grows, wall_seconds=seconds, cpu_user=round(user, 2), cpu_system=round(system, 2))
+        usage.update(shrinks, **self.furthest)
+        self.pilot.send({"op": "usage", "usage": usage})
+
+
+def memory_free_mib():
+    """Memory that can be had without swapping [MiB], of the whole node; 0 where the kernel does not say."""
+    with open("/proc/meminfo") as lines:
+        return int(next((line.split()[1] for line in lines if line.startswith("MemAvailable:")), 0)) >> 10

@@ -1,0 +1,15 @@
+"""What goes wrong for the person at the terminal."""
+
+from __future__ import annotations
+
+
+class CliError(Exception):
+    """One clear line for standard error; the command ends with `status`.
+
+    :param text: what was wrong and, where known, what to do
+    :param status: exit status of the process, not 0
+    """
+
+    def __init__(self, text: str, status: int = 1) -> None:
+        super().__init__(text)
+        self.status = status

@@ -1,0 +1,233 @@
+"""Reading a command's contract from its source: class attributes, all literals, inherited ones too. No import."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Mapping
+from typing import Any
+
+from pilotage.configuration.compaction import ToolboxError
+
+KINDS: dict[str, tuple[type, ...]] = {
+    "int": (int,),
+    "float": (int, float),
+    "str": (str,),
+    "bool": (bool,),
+    "list": (list, tuple),
+}
+DEFAULTS: dict[str, Any] = {
+    "options": {},
+    "requires": [],
+    "wants": [],
+    "provides": [],
+    "timeout": 300,
+    "on_failure": "abort",
+    "always": False,
+    "background": False,
+}
+"""What a class says that says nothing; the same as in ``pilotage_node.command.Command``."""
+
+COMMAND = "pilotage_node/command.py"
+_NAMES = {"ABORT": "abort", "CONTINUE": "continue"}
+
+
+class Module:
+    """One module of a toolbox.
+
+    :ivar path: as in a script, ``package/RunX.py``; :ivar file: where it was read, for messages
+    :ivar tree: its syntax tree; :ivar source: its text
+    """
+
+    __slots__ = ("file", "path", "source", "tree")
+
+    def __init__(self, path: str, file: str, tree: ast.Module, source: str = "") -> None:
+        self.path = path
+        self.file = file
+        self.tree = tree
+        self.source = source
+
+    @property
+    def name(self) -> str:
+        """The dotted name by which it is imported."""
+        return self.path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+
+    def origin(self, node: ast.ImportFrom) -> str:
+        """The dotted name of the module that a ``from ... import`` names, relative ones resolved."""
+        if not node.level:
+            return node.module or ""
+        package = self.path.split("/")[:-1]
+        if node.level > len(package):
+            raise ToolboxError(self.file, node.lineno, "this relative import leads out of the package")
+        return ".".join(package[: len(package) - node.level + 1] + ([node.module] if node.module else []))
+
+
+def describe(name: str, module: Module, known: Mapping[str, Module]) -> tuple[dict[str, Any], int]:
+    """The manifest entry of the command that a module holds, and the line of its class.
+
+    :param known: all modules by path, those of other toolboxes included: where base classes are looked up
+    :raises ToolboxError: no class of that name, no do(), attributes that are not literals or not of their type
+    """
+    classes = [node for node in module.tree.body if isinstance(node, ast.ClassDef)]
+    node = next((item for item in classes if item.name == name), None)
+    if node is None:
+        names = ", ".join(item.name for item in classes) or "none"
+        raise ToolboxError(
+            module.file,
+            1,
+            f"a command's module is named for its class, but there is no class {name} here (classes: {names})",
+        )
+    found: dict[str, Any] = {}
+    _gather(node, module, known, found, ())
+    if "do" not in found:
+        raise ToolboxError(module.file, node.lineno, f"command {name} has no do()")
+    text = ast.get_docstring(node) or ast.get_docstring(module.tree) or ""
+    entry = {key: found.get(key, default) for key, default in DEFAULTS.items()}
+    entry |= {"module": module.name, "summary": text.partition("\n")[0].strip(), "description": text}
+    return entry, node.lineno
+
+
+def _gather(
+    node: ast.ClassDef, module: Module, known: Mapping[str, Module], found: dict[str, Any], seen: tuple[str, ...]
+) -> None:
+    """Put into `found` what a class and its bases define: its own wins over theirs, the first base over the next."""
+    here = f"{module.path}:{node.name}"
+    if here in seen:
+        raise ToolboxError(module.file, node.lineno, f"class {node.name} inherits from itself")
+    for parent in reversed(node.bases):
+        place = _find_class(parent, module, known)
+        if place and place[1].path != COMMAND:
+            _gather(*place, known, found, (*seen, here))
+    for item in node.body:
+        if isinstance(item, ast.FunctionDef) and item.name == "do":
+            _check_do(item, module)
+            found["do"] = True
+        target = (
+            item.targets[0]
+            if isinstance(item, ast.Assign)
+            else item.target
+            if isinstance(item, ast.AnnAssign)
+            else None
+        )
+        if isinstance(target, ast.Name) and isinstance(item, ast.Assign | ast.AnnAssign) and item.value is not None:
+            if target.id == "options":
+                found["options"] = _options(item.value, module, found)
+            elif target.id in DEFAULTS:
+                found[target.id] = _trait(target.id, item.value, module)
+
+
+def _check_do(node: ast.FunctionDef, module: Module) -> None:
+    needed = len(node.args.args) - len(node.args.defaults)
+    if needed > 1 or any(default is None for default in node.args.kw_defaults):
+        raise ToolboxError(
+            module.file, node.lineno, "do() takes no arguments but self: values come from options and facts"
+        )
+
+
+def _find_class(node: ast.expr, module: Module, known: Mapping[str, Module]) -> tuple[ast.ClassDef, Module] | None:
+    """The class that a base names and its module; None where it is not a toolbox's (object, the standard library's)."""
+    dotted = ast.unparse(node).split(".")
+    for item in ast.walk(module.tree):
+        if isinstance(item, ast.ImportFrom):
+            for alias in item.names:
+                if (alias.asname or alias.name) == dotted[0]:
+                    origin = module.origin(item)
+                    return _class_of([*origin.split("."), alias.name, *dotted[1:]], known)
+        elif isinstance(item, ast.Import):
+            for alias in item.names:
+                shown = (alias.asname or alias.name).split(".")
+                if dotted[: len(shown)] == shown:
+                    return _class_of([*alias.name.split("."), *dotted[len(shown) :]], known)
+    if len(dotted) == 1:
+        own = next((c for c in module.tree.body if isinstance(c, ast.ClassDef) and c.name == dotted[0]), None)
+        return (own, module) if own else None
+    return None
+
+
+def _class_of(dotted: list[str], known: Mapping[str, Module]) -> tuple[ast.ClassDef, Module] | None:
+    path = "/".join(dotted[:-1])
+    module = known.get(path + ".py") or known.get(path + "/__init__.py")
+    if module is None:
+        return None
+    found = next((c for c in module.tree.body if isinstance(c, ast.ClassDef) and c.name == dotted[-1]), None)
+    return (found, module) if found else None
+
+
+def _literal(node: ast.expr, module: Module, what: str) -> Any:
+    try:
+        return ast.literal_eval(node)
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        text = (
+            f"{what} must be a literal, because it is read without running the module; found: {ast.unparse(node)[:60]}"
+        )
+        raise ToolboxError(module.file, node.lineno, text) from None
+
+
+def _trait(name: str, node: ast.expr, module: Module) -> Any:
+    """The value of one attribute of the contract, checked."""
+    last = node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
+    value = _NAMES[last] if name == "on_failure" and last in _NAMES else _literal(node, module, name)
+    wrong = ""
+    if name in ("requires", "wants", "provides"):
+        value = list(value) if isinstance(value, tuple | list) else value
+        if not isinstance(value, list) or not all(isinstance(item, str) and item.isidentifier() for item in value):
+            wrong = 'a tuple of fact names, like ("software",)'
+    elif name in ("always", "background") and not isinstance(value, bool):
+        wrong = "True or False"
+    elif name == "timeout" and (isinstance(value, bool) or not isinstance(value, int | float) or value < 0):
+        wrong = "seconds, 0 for no limit"
+    elif name == "on_failure" and value not in _NAMES.values():
+        wrong = "ABORT or CONTINUE"
+    if wrong:
+        raise ToolboxError(module.file, node.lineno, f"{name} must be {wrong}, not {value!r}")
+    return value
+
+
+def _options(node: ast.expr, module: Module, inherited: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The options of a command; ``{**RunX.options, "more": Option(...)}`` adds to inherited ones."""
+    if not isinstance(node, ast.Dict):
+        raise ToolboxError(
+            module.file, node.lineno, 'options must be written as {"name": Option(type, default, "help"), ...}'
+        )
+    result: dict[str, dict[str, Any]] = {}
+    for key, value in zip(node.keys, node.values, strict=True):
+        if key is None:
+            if not (isinstance(value, ast.Attribute) and value.attr == "options"):
+                raise ToolboxError(module.file, value.lineno, "only the options of a base class can be unpacked here")
+            result |= inherited.get("options", {})
+            continue
+        name = _literal(key, module, "an option's name")
+        if not isinstance(name, str) or not name.isidentifier():
+            raise ToolboxError(module.file, key.lineno, f"an option's name must be an identifier, not {name!r}")
+        if name in result and not any(k is None for k in node.keys):
+            raise ToolboxError(module.file, key.lineno, f"the option {name} is there twice")
+        result[name] = _option(name, value, module)
+    return result
+
+
+def _option(name: str, node: ast.expr, module: Module) -> dict[str, Any]:
+    called = node.func if isinstance(node, ast.Call) else None
+    if not isinstance(node, ast.Call) or getattr(called, "attr", getattr(called, "id", "")) != "Option":
+        raise ToolboxError(module.file, node.lineno, f'option {name} must be written as Option(type, default, "help")')
+    given: dict[str, ast.expr] = dict(zip(("kind", "default", "help"), node.args, strict=False))
+    given |= {keyword.arg or "**": keyword.value for keyword in node.keywords}
+    kind = given.get("kind")
+    if (
+        len(node.args) > 3
+        or set(given) - {"kind", "default", "help"}
+        or not isinstance(kind, ast.Name)
+        or kind.id not in KINDS
+    ):
+        raise ToolboxError(
+            module.file, node.lineno, f"option {name}: Option(type, default, help) with a type of {', '.join(KINDS)}"
+        )
+    default = _literal(given["default"], module, f"the default of option {name}") if "default" in given else None
+    text = _literal(given["help"], module, f"the help of option {name}") if "help" in given else ""
+    good = default is None or (
+        isinstance(default, KINDS[kind.id]) and (kind.id == "bool" or not isinstance(default, bool))
+    )
+    if kind.id == "list" and good and default is not None:
+        default = list(default)
+        good = all(isinstance(item, str) for item in default)
+    if not good or not isinstance(text, str):
+        raise ToolboxError(module.file, node.lineno, f"option {name}: the default {default!r} is not of type {kind.id}")
+    return {"type": kind.id, "default": default, "help": text}

@@ -1,0 +1,204 @@
+"""Sources for the node: checked for the oldest Python that a pilot meets, and stripped of what only their readers need.
+
+Compaction removes docstrings, comments and blank lines; all else stays as written, so that what a site admin reads in
+a pilot script is what was written. That the program is the same is checked, not hoped for: syntax trees are compared.
+"""
+
+from __future__ import annotations
+
+import ast
+import io
+import re
+import sys
+import tokenize
+from collections.abc import Iterator
+
+MINIMUM = "3.6"
+# Python 3.13 and newer cannot pretend to be older than 3.7; the server's own CI runs on what can.
+_FEATURES = (3, 6) if sys.version_info < (3, 13) else (3, 7)
+_STRING_STARTS = {tokenize.STRING} | {
+    getattr(tokenize, n) for n in ("FSTRING_START", "TSTRING_START") if hasattr(tokenize, n)
+}
+_FSTRING_END = {getattr(tokenize, n) for n in ("FSTRING_END", "TSTRING_END") if hasattr(tokenize, n)}
+_SELF_NAMING = re.compile(r"\{[^{}'\"]*[^{}=!<>'\"]=\s*[}!:]")
+
+
+class ToolboxError(Exception):
+    """Why a toolbox cannot be built: ``file:line: one sentence``."""
+
+    def __init__(self, file: str, line: int, text: str) -> None:
+        super().__init__(f"{file}:{line}: {text}" if line else f"{file}: {text}")
+
+
+def parse(source: str, file: str) -> ast.Module:
+    """The syntax tree of a module, which must be valid for Python 3.6 and for this one.
+
+    :raises ToolboxError: with file and line
+    """
+    try:
+        tree = ast.parse(source, file)
+        ast.parse(source, file, feature_version=_FEATURES)
+    except (SyntaxError, ValueError) as error:
+        line = getattr(error, "lineno", None) or 1
+        raise ToolboxError(file, line, f"not valid for Python {MINIMUM}: {getattr(error, 'msg', error)}") from None
+    for line, what in _newer(tree, source):
+        raise ToolboxError(file, line, f"not valid for Python {MINIMUM}: {what}")
+    return tree
+
+
+def compact(source: str, file: str, tree: ast.Module) -> str:
+    """A module's source without docstrings, comments and blank lines.
+
+    :raises ToolboxError: three single quotes in what remains (they would end the script's section), with file and line
+    """
+    lines = source.split("\n")
+    notes = list(_docstrings(tree, lines))
+    for node, replacement in notes:
+        _erase(lines, node, replacement)
+    untouched, kept, comments = _layout("\n".join(lines))
+    for row, column in comments:
+        lines[row] = lines[row][:column]
+    result: list[str] = []
+    numbers: list[int] = []
+    for row, text in enumerate(lines):
+        line = text if row in untouched else text.rstrip()
+        # A blank line after a backslash ends the statement: it is not decoration.
+        if line or row in kept or (result and result[-1].endswith("\\")):
+            result.append(line)
+            numbers.append(row + 1)
+    for line, number in zip(result, numbers, strict=True):
+        if "'''" in line:
+            raise ToolboxError(file, number, 'three single quotes in a row cannot travel in a pilot script; use """')
+        if line.startswith("#== "):
+            raise ToolboxError(file, number, "a line that begins with '#== ' cannot travel in a pilot script")
+    text = "\n".join(result) + "\n" if result else ""
+    wanted = _Stripped({(node.lineno, node.col_offset) for node, _ in notes}).visit(ast.parse(source))
+    if ast.dump(ast.parse(text)) != ast.dump(wanted):
+        raise ToolboxError(file, 1, "compaction would change this module; lay its statements out one per line")
+    return text
+
+
+def _is_text(node: ast.stmt) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+
+
+def _docstrings(tree: ast.Module, lines: list[str]) -> Iterator[tuple[ast.stmt, str]]:
+    """Statements that are nothing but a string and stand on lines of their own, and what to put in their place."""
+    for parent in ast.walk(tree):
+        for body in (getattr(parent, name, None) for name in ("body", "orelse", "finalbody")):
+            if not isinstance(body, list):
+                continue
+            notes = [node for node in body if _is_text(node) and _alone(node, lines)]
+            for index, node in enumerate(notes):
+                last = len(notes) == len(body) and index == 0 and not isinstance(parent, ast.Module)
+                yield node, "pass" if last else ""
+
+
+def _alone(node: ast.stmt, lines: list[str]) -> bool:
+    assert node.end_lineno and node.end_col_offset is not None
+    before = lines[node.lineno - 1].encode()[: node.col_offset].decode().strip()
+    after = lines[node.end_lineno - 1].encode()[node.end_col_offset :].decode().strip()
+    return not before and (not after or after.startswith("#"))
+
+
+def _erase(lines: list[str], node: ast.stmt, replacement: str) -> None:
+    assert node.end_lineno and node.end_col_offset is not None
+    first, last = node.lineno - 1, node.end_lineno - 1
+    before = lines[first].encode()[: node.col_offset].decode()
+    after = lines[last].encode()[node.end_col_offset :].decode()
+    for row in range(first, last + 1):
+        lines[row] = ""
+    lines[first] = before + replacement + after
+
+
+def _layout(source: str) -> tuple[set[int], set[int], list[tuple[int, int]]]:
+    """Rows whose ends lie inside a string, rows whose starts do, and where comments begin (rows from 0)."""
+    untouched: set[int] = set()
+    kept: set[int] = set()
+    comments: list[tuple[int, int]] = []
+    starts: list[int] = []
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        row, end = token.start[0] - 1, token.end[0] - 1
+        if token.type == tokenize.COMMENT:
+            comments.append((row, token.start[1]))
+        if token.type in _STRING_STARTS:
+            starts.append(row)
+        if token.type == tokenize.STRING or token.type in _FSTRING_END:
+            first = starts.pop()
+            untouched.update(range(first, end))
+            kept.update(range(first + 1, end + 1))
+    return untouched, kept, comments
+
+
+class _Stripped(ast.NodeTransformer):
+    """The tree as it should be after compaction."""
+
+    def __init__(self, notes: set[tuple[int, int]]) -> None:
+        self.notes = notes
+
+    def generic_visit(self, node: ast.AST) -> ast.AST:
+        for name in ("body", "orelse", "finalbody"):
+            body = getattr(node, name, None)
+            if isinstance(body, list) and body:
+                rest = [item for item in body if (item.lineno, item.col_offset) not in self.notes]
+                setattr(node, name, rest if rest or isinstance(node, ast.Module) else [ast.Pass()])
+        return super().generic_visit(node)
+
+
+def _newer(tree: ast.Module, source: str) -> Iterator[tuple[int, str]]:
+    """What is newer than Python 3.6 and `feature_version` lets pass: (line, what)."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module == "__future__":
+            if any(alias.name == "annotations" for alias in node.names):
+                yield node.lineno, "'from __future__ import annotations' came with 3.7"
+        elif isinstance(node, ast.NamedExpr):
+            yield node.lineno, "':=' came with 3.8"
+        elif isinstance(node, ast.JoinedStr):
+            text = (ast.get_source_segment(source, node) or "").replace("{{", "").replace("}}", "")
+            if _SELF_NAMING.search(text):
+                yield node.lineno, "'=' inside the braces of an f-string came with 3.8"
+        elif isinstance(node, ast.Return | ast.Yield | ast.For) and _bare_star(node):
+            yield node.lineno, "unpacking without parentheses here came with 3.8"
+        elif isinstance(node, ast.Subscript) and _bare_star(node):
+            yield node.lineno, "unpacking in an index came with 3.11"
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            for item in node.decorator_list:
+                plain = item.func if isinstance(item, ast.Call) else item
+                while isinstance(plain, ast.Attribute):
+                    plain = plain.value
+                if not isinstance(plain, ast.Name):
+                    yield item.lineno, "a decorator that is not a dotted name came with 3.9"
+        elif isinstance(node, ast.Try):
+            for inner in (child for item in node.finalbody for child in ast.walk(item)):
+                if isinstance(inner, ast.Continue) and not _in_loop(node.finalbody, inner):
+                    yield inner.lineno, "'continue' in 'finally' came with 3.8"
+    yield from _free_strings(source)
+
+
+def _bare_star(node: ast.Return | ast.Yield | ast.For | ast.Subscript) -> bool:
+    value = node.iter if isinstance(node, ast.For) else node.slice if isinstance(node, ast.Subscript) else node.value
+    if not isinstance(value, ast.Tuple) or not any(isinstance(item, ast.Starred) for item in value.elts):
+        return False
+    # A tuple in parentheses begins before its first item.
+    return (value.lineno, value.col_offset) == (value.elts[0].lineno, value.elts[0].col_offset)
+
+
+def _in_loop(body: list[ast.stmt], wanted: ast.Continue) -> bool:
+    loops = (child for item in body for child in ast.walk(item) if isinstance(child, ast.For | ast.While))
+    return any(child is wanted for loop in loops for child in ast.walk(loop))
+
+
+def _free_strings(source: str) -> Iterator[tuple[int, str]]:
+    """F-strings as only 3.12 reads them: their own quote, a backslash or a comment inside the braces."""
+    if not _FSTRING_END:
+        return
+    quotes: list[str] = []
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type in _FSTRING_END:
+            quotes.pop()
+        elif quotes and token.type != getattr(tokenize, "FSTRING_MIDDLE", None):
+            new = quotes[-1] in token.string or "\\" in token.string or token.type == tokenize.COMMENT
+            if new or (token.type == tokenize.NL and len(quotes[-1]) == 1):
+                yield token.start[0], "this inside the braces of an f-string came with 3.12"
+        if token.type in _STRING_STARTS and token.type != tokenize.STRING:
+            quotes.append(token.string.lstrip("rRbBfFtTuU"))

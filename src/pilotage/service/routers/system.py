@@ -1,0 +1,92 @@
+"""Whether the service works, what it holds, what pilots it can send."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from functools import partial
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request
+from starlette.responses import Response
+
+from pilotage.service.access import caller_of
+from pilotage.service.bodies import json_answer
+from pilotage.service.context import service_of
+from pilotage.service.errors import ApiError
+from pilotage.service.metrics import count
+from pilotage.service.openapi import example
+
+router = APIRouter(tags=["system"])
+
+READY_SECONDS = 5.0
+
+
+@router.get("/healthz", summary="Whether the process lives", responses=example({"status": "ok"}))
+async def health(request: Request) -> Response:
+    """Answers as long as the process does."""
+    return json_answer({"status": "ok"})
+
+
+@router.get("/readyz", summary="Whether the service can work", responses=example({"status": "ok"}))
+async def ready(request: Request) -> Response:
+    """200 when database and object store can be written, else 503 that says which cannot."""
+    storage = service_of(request).storage
+    for what, check in (("database", storage.ready), ("object store", partial(_objects, storage.objects))):
+        try:
+            await asyncio.wait_for(check(), READY_SECONDS)
+        except Exception as error:
+            text = f"The {what} cannot be written: {type(error).__name__} {error}"
+            raise ApiError(503, "not_ready", text, {"Retry-After": "5"}) from error
+    return json_answer({"status": "ok"})
+
+
+async def _objects(objects: Any) -> None:
+    key = f"ready/{secrets.token_hex(8)}"
+    await objects.put(key, b"ready")
+    await objects.delete(key)
+
+
+@router.get("/metrics", summary="Metrics for Prometheus", response_class=Response)
+async def metrics(request: Request) -> Response:
+    """Jobs and pilots by state, syncs, requests by route and status."""
+    return Response(await service_of(request).metrics.text(), media_type="text/plain; version=0.0.4")
+
+
+@router.get(
+    "/summary",
+    summary="How many jobs and pilots are in which state",
+    responses=example({"vo": "demo", "jobs": {"Done": 64}, "pilots": {"Running": 1}, "time": 1700000000.0}),
+)
+async def summary(
+    request: Request,
+    vo: Annotated[str | None, Query(max_length=100)] = None,
+    owner: Annotated[str | None, Query(max_length=100, description="only this owner's jobs")] = None,
+    batch: Annotated[str | None, Query(max_length=100, description="only jobs of this request id")] = None,
+) -> Response:
+    """Counts of your VO (an administrator: of all); exact with `owner` or `batch`, else seconds old at most."""
+    service, scope = service_of(request), caller_of(request).scope(vo)
+    if owner or batch:
+        found = await count(service.storage, scope, owner, batch)
+    else:
+        found = await service.metrics.counts(scope)
+    return json_answer({"vo": scope, **found, "time": service.storage.now()})
+
+
+@router.get("/flavours", summary="The kinds of pilots", responses=example({"flavours": [{"name": "LOCAL"}]}))
+async def list_flavours(request: Request) -> Response:
+    """Each flavour with its commands, in order, and their options as a pilot of your VO gets them."""
+    service, caller = service_of(request), caller_of(request)
+    return json_answer({"flavours": await asyncio.to_thread(_flavours, service.configuration, caller.vo)})
+
+
+def _flavours(configuration: Any, vo: str | None) -> list[dict[str, Any]]:
+    from pilotage.configuration import pilots, toolboxes
+
+    manifest = toolboxes.base()["commands"]
+    found = []
+    for name in configuration.flavours:
+        profile = pilots.compose_pilot(configuration, vo or next(iter(configuration.vos)), flavour=name).profile
+        commands = [{**command, "summary": manifest[command["name"]]["summary"]} for command in profile["commands"]]
+        found.append({"name": name, "commands": commands, "limits": profile["limits"]})
+    return found

@@ -1,0 +1,51 @@
+"""Who serves a resource (a fenced lease), and what directors remember of its queues."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import Connection, select, update
+
+from pilotage.storage import jsontext
+from pilotage.storage.sql import insert_or
+from pilotage.storage.tables import memories, resources
+
+
+def acquire(conn: Connection, resource: str, holder: str, now: float, term: float) -> int | None:
+    """Takes or renews the right to serve a resource for ``term`` seconds: gives the fence, or None when another has it.
+
+    The fence grows with each change of holder (and when one comes back too late) and stays while one renews in time.
+    """
+    free = {"name": resource, "holder": "", "fence": 0, "expires": 0.0}
+    conn.execute(insert_or(conn, resources, ["name"]), free)
+    row = conn.execute(select(resources).where(resources.c.name == resource).with_for_update()).one()
+    in_time = row.expires > now
+    if in_time and row.holder != holder:
+        return None
+    fence: int = row.fence if in_time else row.fence + 1
+    mine = {"holder": holder, "fence": fence, "expires": now + term}
+    conn.execute(update(resources).where(resources.c.name == resource).values(mine))
+    return fence
+
+
+def check(conn: Connection, resource: str, fence: int, now: float) -> bool:
+    """Whether the fence is still the one that counts. To be asked in the same transaction as the write that it
+    guards."""
+    row = conn.execute(select(resources).where(resources.c.name == resource).with_for_update()).first()
+    return row is not None and row.fence == fence and row.expires > now
+
+
+def release(conn: Connection, resource: str, fence: int) -> None:
+    """Gives the right back early, so that the next one need not wait."""
+    conn.execute(update(resources).where(resources.c.name == resource, resources.c.fence == fence).values(expires=0.0))
+
+
+def remember(conn: Connection, resource: str, queue: str, memory: Mapping[str, Any], now: float) -> None:
+    """Keeps what a director knows of a queue (back-off, rest) across restarts: any JSON object, replacing the last."""
+    row = {"resource": resource, "queue": queue, "memory": jsontext.dump(dict(memory)), "updated": now}
+    conn.execute(insert_or(conn, memories, ["resource", "queue"], ["memory", "updated"]), row)
+
+
+def recall(conn: Connection, resource: str) -> dict[str, dict[str, Any]]:
+    """What was remembered of each queue of a resource: {queue: object}."""
+    query = select(memories.c.queue, memories.c.memory).where(memories.c.resource == resource)
+    return {queue: jsontext.load(memory) for queue, memory in conn.execute(query)}

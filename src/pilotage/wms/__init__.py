@@ -1,0 +1,1 @@
+"""Workload management as pure functions over plain data: life cycles, requirements, matching, fair share, retries."""

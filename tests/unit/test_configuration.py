@@ -1,0 +1,300 @@
+"""Configuration: files, errors with their place, layers, profiles, composing."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pilotage.configuration import ConfigurationError, check, compose_pilot, load, loads, resolve
+from pilotage.configuration.document import MAX_BYTES, parse
+from pilotage.configuration.resolve import merge
+
+FULL = """\
+service: {url: "https://pilots.example.org:8443", lease_seconds: 60}
+pilot:
+  tags: [everywhere]
+  options: {RunEnvironmentTest: {min_disk_mib: 1000}}
+flavours:
+  LOCAL: {limits: {cores: 8}}
+  SHORT:
+    commands: [RunJobAgent, ReportUsage]
+vos:
+  demo: {}
+  phys:
+    share: 2
+    owners: {ann: 3.0}
+    pilot:
+      options: {RunJobAgent: {idle_seconds: 7}}
+      limits: {cores: 4, wall_seconds: 3600}
+sites:
+  NORTH:
+    pilot: {tags: [north], platform: x86_64-el9}
+    resources:
+      ce1.north.example.org:
+        type: local
+        flavour: LOCAL
+        pilot: {python: [/opt/python3]}
+        queues:
+          long:
+            cores: 16
+            memory_mib: 32000
+            wall_seconds: 172800
+            pilot: {options: {RunEnvironmentTest: {min_disk_mib: 9}}}
+          short: {cores: 2, max_pilots: 3, max_waiting: 1}
+      ce2:
+        type: local
+        flavour: SHORT
+        vos: [phys]
+        queues: {only: {}}
+"""
+
+
+def test_the_defaults_alone_are_a_whole_configuration():
+    configuration = load()
+    assert list(configuration.vos) == ["demo"]
+    assert [(site, name, r.type) for site, name, r in configuration.resources()] == [("LOCAL", "local", "local")]
+    profile = resolve(configuration, "demo", "local")
+    assert (profile["site"], profile["queue"], profile["flavour"]) == ("LOCAL", "default", "LOCAL")
+    assert [command["name"] for command in profile["commands"]] == [
+        "RunEnvironmentTest",
+        "RunMonitoringAgent",
+        "RunJobAgent",
+        "ReportUsage",
+        "UploadPilotOutput",
+    ]
+    assert profile["limits"] == {
+        "cores": None,
+        "memory_mib": None,
+        "disk_mib": None,
+        "gpus": None,
+        "wall_seconds": 86400,
+    }
+    json.dumps(profile)
+
+
+def test_layers_later_wins():
+    configuration = loads(FULL)
+    profile = resolve(configuration, "phys", "ce1.north.example.org", "long")
+    options = {command["name"]: command["options"] for command in profile["commands"]}
+    assert options["RunEnvironmentTest"] == {"min_disk_mib": 9}
+    assert options["RunJobAgent"] == {"idle_seconds": 7}
+    assert profile["limits"] == {"cores": 4, "memory_mib": 32000, "disk_mib": None, "gpus": None, "wall_seconds": 3600}
+    assert (profile["tags"], profile["platform"], profile["python"]) == (["north"], "x86_64-el9", ["/opt/python3"])
+    assert profile["service"]["urls"] == ["https://pilots.example.org:8443"]
+    demo = resolve(configuration, "demo", "ce1.north.example.org", "short")
+    assert demo["limits"]["cores"] == 2
+    assert {c["name"]: c["options"] for c in demo["commands"]}["RunEnvironmentTest"] == {"min_disk_mib": 512}
+    assert configuration.service.lease_seconds == 60
+    assert configuration.service.sync_seconds == 10
+    assert configuration.vos["phys"].owners == {"ann": 3.0}
+
+
+def test_a_pilot_by_flavour_alone():
+    profile = resolve(loads(FULL), "phys", flavour="SHORT")
+    assert (profile["site"], profile["resource"], profile["queue"]) == ("", "", "")
+    assert [command["name"] for command in profile["commands"]] == ["RunJobAgent", "ReportUsage"]
+
+
+@pytest.mark.parametrize(
+    "names, flavour, text",
+    [
+        (("dem",), "LOCAL", "unknown VO 'dem'; did you mean 'demo'?"),
+        (("demo",), "LOCALE", "unknown flavour 'LOCALE'; did you mean 'LOCAL'?"),
+        (("demo",), None, "unknown flavour ''"),
+        (("demo", "ce3"), None, "unknown resource 'ce3'; did you mean 'ce2'?"),
+        (("demo", "ce2"), None, "the resource 'ce2' does not admit the VO 'demo'"),
+        (("phys", "ce1.north.example.org"), None, "unknown queue of 'ce1.north.example.org' ''"),
+        (("phys", "ce2", "onyl"), None, "unknown queue of 'ce2' 'onyl'; did you mean 'only'?"),
+    ],
+)
+def test_unknown_names_are_clear_errors(names, flavour, text):
+    with pytest.raises(ConfigurationError) as caught:
+        resolve(loads(FULL), *names, flavour=flavour)
+    assert text in str(caught.value)
+
+
+RESOURCE = "sites: {A: {resources: {r: {type: local, flavour: LOCAL, queues: {q: %s}}}}}"
+
+
+@pytest.mark.parametrize(
+    "text, line, column, sentence",
+    [
+        ("a: [", 2, 1, "is not YAML"),
+        ("service:\n\turl: x", 2, 1, "is not YAML"),
+        ("a: \x00", 1, 1, "a character that YAML forbids"),
+        ("- 1", 1, 1, "must be a map"),
+        ("pilot: {}\n---\nvos: {}", 2, 1, "a second YAML document"),
+        ("vos:\n  demo: {}\n  demo: {}", 3, 3, "the key 'demo' is here twice (first in line 2)"),
+        ("servce: {}", 1, 1, "unknown key 'servce'; did you mean 'service'?"),
+        (RESOURCE % "{core: 1}", 1, 71, "unknown key 'core'; did you mean 'cores'? (in sites.A.resources.r.queues.q)"),
+        (RESOURCE % "{cores: two}", 1, 71, 'queues.q.cores must be a whole number, not "two"'),
+        (RESOURCE % "{cores: '2'}", 1, 71, 'queues.q.cores must be a whole number, not "2"'),
+        (RESOURCE % "{cores: true}", 1, 71, "must be a whole number, not true"),
+        (RESOURCE % "{cores: 0}", 1, 71, "cores cannot be 0: it must be greater than 0"),
+        (RESOURCE % "null", 1, 67, "must be a map of keys and values, not null (an empty map is {})"),
+        ("vos: {demo: {share: 0}}", 1, 14, "vos.demo.share cannot be 0"),
+        ("vos: {demo: {share: .inf}}", 1, 14, "must be a number"),
+        ("service: {url: ftp://x}", 1, 11, 'service.url must be an http or https URL, not "ftp://x"'),
+        ("sites: {'../x': {}}", 1, 9, "'../x' cannot be a name"),
+        ("sites: {A: {resources: {r: {type: local, flavour: LOCAL, queues: {}}}}}", 1, 58, "queues is empty"),
+        ("sites: {A: {resources: {r: {type: local, queues: {q: {}}}}}}", 1, 25, "lacks 'flavour'"),
+        (
+            "sites: {A: {resources: {r: {type: local, flavour: LOACL, queues: {q: {}}}}}}",
+            1,
+            42,
+            "unknown flavour 'LOACL'",
+        ),
+        (
+            "sites: {A: {resources: {r: {type: local, flavour: LOCAL, vos: [dmo], queues: {q: {}}}}}}",
+            1,
+            64,
+            "unknown VO 'dmo'",
+        ),
+        ("vos: {demo: {pilot: {options: {RunX: {a: {b: 1}}}}}}", 1, 39, "an option is a text, a number"),
+        (
+            "service: !!python/object:os.system {}",
+            1,
+            10,
+            "the tag tag:yaml.org,2002:python/object:os.system is not allowed",
+        ),
+        ("pilot: &a {tags: [*a]}", 1, 19, "the alias *a contains itself"),
+        ("pilot: *a", 1, 8, "the alias *a is not defined"),
+        ("? [a]\n: 1", 1, 3, "a key must be a text"),
+        ("[" * 100_000, 1, 41, "nested deeper than 40"),
+    ],
+)
+def test_errors_name_the_place(text, line, column, sentence):
+    with pytest.raises(ConfigurationError) as caught:
+        loads(text, "f.yaml")
+    assert sentence in str(caught.value)
+    assert (caught.value.where.line, caught.value.where.column) == (line, column)
+    assert "\n" not in str(caught.value)
+
+
+def test_all_problems_are_told_in_the_order_of_the_file():
+    with pytest.raises(ConfigurationError) as caught:
+        loads("vos: {demo: {shares: 1}}\nservice: {urls: []}\n")
+    assert [problem.where.line for problem in caught.value.problems] == [1, 2]
+
+
+def test_a_name_is_used_once_over_all_sites():
+    one = "resources: {r: {type: local, flavour: LOCAL, queues: {q: {}}}}"
+    with pytest.raises(ConfigurationError, match="the resource 'r' is in site 'A' too"):
+        loads(f"sites:\n  A: {{{one}}}\n  B: {{{one}}}\n")
+
+
+def test_an_alias_bomb_is_refused_at_once():
+    lines = ["l0: &l0 [1]"] + [f"l{n}: &l{n} [{', '.join([f'*l{n - 1}'] * 10)}]" for n in range(1, 12)]
+    with pytest.raises(ConfigurationError, match="more than 500000 values"):
+        parse("\n".join(lines))
+
+
+def test_aliases_work_and_errors_in_them_are_found():
+    configuration = loads("flavours:\n  A: &a {commands: [RunJobAgent]}\n  B: *a\n")
+    assert configuration.flavours["B"].commands == ["RunJobAgent"]
+    with pytest.raises(ConfigurationError, match="unknown key 'command'"):
+        loads("flavours:\n  A: &a {command: [RunJobAgent]}\n  B: *a\n")
+
+
+def test_plain_words_are_texts():
+    configuration = loads("vos: {on: {}, no: {}, 12: {owners: {yes: 2}}}\npilot: {tags: [no, 1e, 'x']}")
+    assert list(configuration.vos) == ["on", "no", "12"]
+    assert configuration.vos["12"].owners == {"yes": 2.0}
+    assert configuration.pilot.tags == ["no", "1e", "x"]
+
+
+def test_files_that_cannot_be_read(tmp_path: Path):
+    with pytest.raises(ConfigurationError, match="cannot be read: No such file"):
+        load(tmp_path / "absent.yaml")
+    (tmp_path / "latin.yaml").write_bytes("service: {}\n# caf\xe9\n".encode("latin-1"))
+    with pytest.raises(ConfigurationError, match=r"latin.yaml:2:6: is not UTF-8"):
+        load(tmp_path / "latin.yaml")
+    (tmp_path / "big.yaml").write_bytes(b"#" * (MAX_BYTES + 1))
+    with pytest.raises(ConfigurationError, match="larger than 10 MiB"):
+        load(tmp_path / "big.yaml")
+    (tmp_path / "empty.yaml").write_bytes(b"")
+    assert list(load(tmp_path / "empty.yaml").vos) == ["demo"]
+
+
+def test_the_revision_is_of_the_content():
+    assert load().revision == loads("").revision == loads("# only a comment").revision
+    assert load().revision != loads("service: {lease_seconds: 7}").revision
+    assert (
+        loads("service: {lease_seconds: 7, sync_seconds: 3}").revision
+        == loads("service: {sync_seconds: 3, lease_seconds: 7}").revision
+    )
+
+
+def test_a_file_replaces_the_embedded_vos_and_sites():
+    configuration = loads(FULL)
+    assert "local" not in [name for _, name, _ in configuration.resources()]
+    assert "LOCAL" in loads("vos: {mine: {}}").sites
+
+
+def test_pilots_compose_and_are_kept():
+    configuration = load()
+    first = compose_pilot(configuration, "demo", "local", "default", ["https://s:1"], ["PEM"])
+    again = compose_pilot(load(), "demo", "local", "default", ["https://s:1"], ["PEM"])
+    assert again is first
+    assert first.profile["service"] == {"urls": ["https://s:1"], "trust": ["PEM"]}
+    assert first.profile["commands"][0]["options"]["min_disk_mib"] == 512
+    assert len(first.profile["commands"][0]["options"]) > 1
+    assert first.digest in first.script
+    assert compose_pilot(configuration, "demo", "local", "default", ["https://s:2"], []).digest != first.digest
+    check(configuration)
+
+
+@pytest.mark.parametrize(
+    "part, line, sentence",
+    [
+        (
+            "commands: [RunEnvironmentTest, RunJobAgnet]",
+            4,
+            "unknown command 'RunJobAgnet'; did you mean 'RunJobAgent'?",
+        ),
+        ("commands: [RunJobAgent, RunJobAgent]", 4, "the command 'RunJobAgent' is in the list twice"),
+        ("commands: []", 4, "no layer gives the pilot of flavour 'LOCAL' any commands"),
+        ("options: {RunEnviromentTest: {min_disk_mib: 1}}", 4, "did you mean 'RunEnvironmentTest'?"),
+        ("options: {RunEnvironmentTest: {min_disk: 1}}", 4, "unknown option of RunEnvironmentTest 'min_disk'"),
+        ("options: {RunEnvironmentTest: {min_disk_mib: lots}}", 4, "min_disk_mib must be a whole number, not 'lots'"),
+        ("options: {RunEnvironmentTest: {min_disk_mib: 1.5}}", 4, "must be a whole number, not 1.5"),
+        ("options: {RunEnvironmentTest: {min_disk_mib: true}}", 4, "must be a whole number, not True"),
+        ("options: {RunEnvironmentTest: {min_disk_mib: null}}", 4, "must be a whole number, not None"),
+    ],
+)
+def test_what_does_not_compose_names_file_and_line(part, line, sentence):
+    configuration = loads(f"vos:\n  demo:\n    pilot:\n      {part}\n", "mine.yaml")
+    with pytest.raises(ConfigurationError) as caught:
+        check(configuration)
+    assert sentence in str(caught.value)
+    assert str(caught.value).startswith(f"mine.yaml:{line}:")
+
+
+scalars = st.one_of(st.none(), st.integers(), st.text(max_size=3), st.lists(st.integers(), max_size=3))
+
+
+def shaped(depth: int):
+    """Layers of one shape, as the schema has it: what is a map in one is a map in all."""
+    more = {"map": shaped(depth - 1), "other": shaped(depth - 1)} if depth else {}
+    return st.fixed_dictionaries({}, optional={"value": scalars, "list": scalars, **more})
+
+
+layers = st.lists(shaped(2), min_size=3, max_size=4)
+
+
+@given(layers)
+def test_merging_is_associative_and_knows_the_origins(parts):
+    sources = [((number,), part) for number, part in enumerate(parts)]
+    whole = merge(sources).values
+    assert merge([((), merge(sources[:2]).values), *sources[2:]]).values == whole
+    assert merge([sources[0], ((), merge(sources[1:]).values)]).values == whole
+    merged = merge(sources)
+    for path, origin in merged.origins.items():
+        value, source = merged.values, parts
+        for step in path:
+            value = value[step]
+        for step in origin:
+            source = source[step]
+        assert isinstance(value, dict) or source == value
