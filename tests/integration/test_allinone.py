@@ -167,6 +167,7 @@ class TestOnePerson:
         assert not credentials.exists()
         assert stamp in one.cli("drain", stamp[:12]).stdout
         assert pilot.wait(120) in (0, 50)
+        eventually(lambda: one.client().get(f"/pilots/{stamp}").json()["state"] == "Done", "it has not failed")
         again = one.cli("generate", "--flavour", "LOCAL", "--bundle", str(tmp_path / "mine"), check=False)
         assert "not an empty directory" in again.stderr
 
@@ -253,3 +254,27 @@ def test_a_wrong_configuration_is_refused_before_anything_starts(tmp_path: Path)
     assert "bad.yaml:3" in done.stderr
     assert "RunNothing" in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_logs_are_deleted_in_their_own_time(tmp_path: Path) -> None:
+    """The configuration's `retention.logs`: logs and outputs of ended pilots go, their records and jobs stay."""
+    one = AllInOne(tmp_path, {**QUICK, "service": {"retention": {"logs": 0.00001}}}).start()
+    try:
+        [job] = one.wait(one.submit({"command": ["echo", "kept"]}))
+        stamp = job["pilot"]
+        path = f"/pilots/{stamp}"
+        eventually(lambda: one.client().get(path).json()["outputs_at"], "the pilot has ended, its outputs are fetched")
+        assert one.process is not None
+        one.process.send_signal(signal.SIGINT)
+        assert one.process.wait(120) == 0, one.log()
+        one.start()  # what is too old is looked for at each start, then now and then
+        eventually(lambda: one.client().get(path).json()["logs_purged"], "its log is deleted")
+        assert one.client().get(f"{path}/output").json() == {"outputs": []}
+        log = one.client().get(f"{path}/log")
+        assert (log.text, log.headers["Pilotage-Log-End"]) == ("", "true")
+        assert not list((one.data / "objects" / "logs").rglob("0*"))
+        shown = one.cli("pilot", stamp).stdout
+        assert "log deleted" in shown and "RunJobAgent" in shown
+        assert one.job(job["id"])["stdout"] == "kept\n"
+    finally:
+        one.stop()

@@ -17,7 +17,9 @@ HAND_RUN = {
     "vos": {
         "demo": {"pilot": {"options": {"RunJobAgent": {"idle_seconds": 2}, "RunEnvironmentTest": {"min_disk_mib": 64}}}}
     },
-    "sites": {"LOCAL": {"resources": {"local": {"slots": 0}}}},
+    "sites": {
+        "LOCAL": {"resources": {"local": {"type": "local", "flavour": "LOCAL", "slots": 0, "queues": {"default": {}}}}}
+    },
 }
 
 

@@ -21,27 +21,24 @@ import pilotage_node
 SOURCES = str(Path(pilotage_node.__file__).parent.parent)
 PATIENCE = 60.0
 DRIVER = """
-import json, os, socket, sys, time
+import json, os, signal, socket, sys, time
 sys.path.insert(0, sys.argv[1])
 given = json.loads(sys.argv[2])
-from pilotage_node.command import CommandFailed
-from pilotage_node.runner.channel import Channel
+from pilotage_node import processes
+from pilotage_node.runner.work import work
 from pilotage_node.toolbox.RunJobAgent import RunJobAgent
-class Bag:
-    def __init__(self, **values): self.__dict__.update(values)
-known = dict(profile={"tags": ["here"]}, workdir=given["workdir"], service_urls=[], pid=os.getppid())
-command = RunJobAgent()
-command.pilot = Channel(socket.socket(fileno=given["fd"]), started=time.monotonic(), **known)
-defaults = {name: option.default for name, option in RunJobAgent.options.items()}
-command.options = Bag(**dict(defaults, **given["options"]))
-command.facts = Bag(node=given["node"])
+processes.set_subreaper()
+processes.set_undumpable()
+processes.set_parent_death_signal(signal.SIGTERM)
 os.set_inheritable(given["fd"], False)
+known = dict(profile={"tags": ["here"]}, workdir=given["workdir"], service_urls=[], pid=os.getppid())
+known.update(started=time.monotonic(), registration={})
+options = {name: option.default for name, option in RunJobAgent.options.items()}
+entry = {"module": RunJobAgent.__module__, "name": "RunJobAgent", "options": dict(options, **given["options"])}
 try:
-    command.do()
-    result = [0, ""]
-except CommandFailed as failure:
-    result = [failure.code, failure.text]
-command.pilot.send({"op": "result", "code": result[0], "text": result[1]})
+    work(socket.socket(fileno=given["fd"]), entry, known)
+finally:
+    processes.kill_tree(os.getpid())  # as the runner does with what a command left
 """
 NODE = {"cores": 2, "memory_mib": 4000, "disk_mib": 20000, "gpus": 0, "platform": "x86_64-test", "seconds_left": None}
 
@@ -57,7 +54,7 @@ class Agent:
         self.workdir.mkdir(exist_ok=True)
         self.ours, theirs = socket.socketpair()
         given = {"fd": theirs.fileno(), "workdir": str(workdir), "options": options or {}}
-        given["node"] = dict(NODE, **node or {})
+        self.node = dict(NODE, **node or {})
         self.output = open(self.workdir.parent / (self.workdir.name + ".log"), "w+b")
         self.process = subprocess.Popen(
             [*(python or [sys.executable]), "-I", "-S", "-c", DRIVER, sources, json.dumps(given)],
@@ -73,13 +70,16 @@ class Agent:
         self.results, self.started, self.leased, self.stored, self.result = {}, set(), {}, [], None
         self.numbers = itertools.count(1)
         self.reached, self.granting, self.acknowledging, self.withheld = True, True, True, set()
-        self.syncs = 0
+        self.syncs, self.begun = 0, False
         self.broken = set()
 
     # -- messages
 
     def send(self, message):
-        self.ours.sendall(json.dumps(message).encode() + b"\n")
+        try:
+            self.ours.sendall(json.dumps(message).encode() + b"\n")
+        except BrokenPipeError:
+            pass  # it has ended
 
     def receive(self, seconds):
         """The next message of the agent, or None."""
@@ -114,7 +114,10 @@ class Agent:
 
     def take(self, message):
         operation = message["op"]
-        if operation == "jobs":
+        if not self.begun:  # the command has told what it is
+            self.begun = True
+            self.send({"op": "start", "facts": {"node": self.node}})
+        elif operation == "jobs":
             self.states.append(message)
             if message["urgent"]:
                 self.answer(message)
@@ -198,7 +201,7 @@ class Agent:
     def wait(self, seconds=PATIENCE):
         """Until it ended; its exit code."""
         self.until(lambda: self.result is not None, seconds)
-        assert self.process.wait(PATIENCE) == 0, self.log()
+        self.process.wait(PATIENCE)
         return self.result["code"]
 
     def processes(self):

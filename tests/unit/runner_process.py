@@ -7,6 +7,7 @@ script would be in the current directory. It must run under every Python that pi
 import json
 import os
 import sys
+from types import SimpleNamespace
 
 from pilotage_node.runner import channel, start
 
@@ -61,12 +62,13 @@ def courier_of(directory):
                     wire.seek(0)
                     before = [json.loads(line) for line in wire]
                     wire.write(json.dumps(message) + "\n")
+                found = answer and answer(message, before)
+                if found == "silence":
+                    continue
                 if message["op"] in ("get", "put", "upload"):
                     reply = {"op": "transferred", "id": message["id"], "error": None, "size": 3, "sha256": "s"}
                 else:
-                    found = (answer and answer(message, before)) or accept(message)
-                    if found == "silence":
-                        continue
+                    found = found or accept(message)
                     reply = {"op": "answer", "id": message["id"], "status": found[0], "body": found[1]}
                 sock.sendall(channel.encode(reply))
 
@@ -78,8 +80,8 @@ def main(directory, words):
     sys.dont_write_bytecode = True
     with open(os.path.join(directory, "scenario.json")) as file:
         scenario = json.load(file)
-    changed = dict(scenario["changed"], courier_main=courier_of(directory))
-    sys.exit(start.start(Script(scenario["profile"]), words, **changed))
+    sys.modules["pilotage_node.courier"] = SimpleNamespace(main=courier_of(directory))
+    sys.exit(start.start(Script(scenario["profile"]), words, **scenario["changed"]))
 
 
 if __name__ == "__main__":

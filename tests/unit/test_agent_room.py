@@ -1,62 +1,31 @@
-"""The pure parts of the job agent: room, wishes, names, patterns, what is kept of long outputs."""
+"""The pure parts of the job agent: leasing ahead, names, patterns, what is kept of long outputs."""
 
 import os
+from collections import deque
 
 import pytest
 
-from pilotage_node.agent.files import checked, disk_use, matches, remove
-from pilotage_node.agent.room import Room, fits, need_of
-from pilotage_node.agent.streams import Stream
+from pilotage_node.agent import ahead
+from pilotage_node.agent.files import Stream, checked, disk_use, matches, remove
 from pilotage_node.protocol import AHEAD, INLINE
-
-NODE = {"cores": 4, "memory_mib": 8000, "disk_mib": 10000, "gpus": 1}
-
-
-def test_room_is_taken_and_given_back():
-    room = Room(NODE, ["0"])
-    need = need_of({"cores": 3, "memory_mib": 6000, "disk_mib": None, "gpus": 1})
-    assert fits(need, room.free)
-    room.take(need)
-    assert room.free == {"cores": 1, "memory_mib": 2000, "disk_mib": 10000, "gpus": 0}
-    assert not fits(need, room.free) and fits(need, room.total)
-    room.take(need, 1)
-    assert room.free == room.total
-
-
-def test_the_wish_is_what_is_free_and_never_less():
-    room = Room(NODE, ["0"])
-    assert Room(NODE, []).total["gpus"] == 0, "one that has no name cannot be given"
-    assert room.wish(0, 0) == dict(NODE, ahead=0, total=NODE)
-    room.take(need_of({"cores": 4}))
-    assert room.wish(0, 0) is None
-    assert room.wish(7, 0)["cores"] == 0 and room.wish(7, 0)["ahead"] == 7
-
-
-def test_what_is_leased_counts_against_what_is_leased_ahead_and_keeps_the_room():
-    room = Room(NODE, [])
-    wish = room.wish(10, 4)
-    assert (wish["ahead"], wish["cores"]) == (6, 0)
-    assert room.wish(4, 4) is None
 
 
 def test_ahead_is_a_second_of_measured_throughput():
-    room = Room(NODE, [])
-    assert room.ahead(100.0) == 0
-    room.starts.append(100.0)
-    assert room.ahead(100.01) == 1, "never more than were measured"
-    room.starts.extend(100.0 + n / 20 for n in range(40))
-    assert room.ahead(102.0) == 20, "41 jobs in 2 s"
-    room.starts.extend([102.0] * 100)
-    assert room.ahead(102.001) == AHEAD
-    assert room.ahead(200.0) == 0, "long ago"
-    long_jobs = Room(NODE, [])
-    long_jobs.starts.extend([0.0, 0.0, 600.0, 600.0])
-    assert long_jobs.ahead(1200.0) == 0
+    starts = deque(maxlen=AHEAD)
+    assert ahead(starts, 100.0) == 0
+    starts.append(100.0)
+    assert ahead(starts, 100.01) == 1, "never more than were measured"
+    starts.extend(100.0 + n / 20 for n in range(40))
+    assert ahead(starts, 102.0) == 20, "41 jobs in 2 s"
+    starts.extend([102.0] * 100)
+    assert ahead(starts, 102.001) == AHEAD
+    assert ahead(starts, 200.0) == 0, "long ago"
+    assert ahead([0.0, 0.0, 600.0, 600.0], 1200.0) == 0
 
 
 @pytest.mark.parametrize("name", ["../x", "/etc/x", "a/../../x", "", ".", "a//b", "a/", "x\0y", None, 7, "./a"])
 def test_names_that_lead_out_are_refused(name):
-    with pytest.raises(ValueError, match="inside the job's directory"):
+    with pytest.raises(ValueError, match="leads out"):
         checked(name)
 
 
@@ -83,15 +52,14 @@ def test_patterns(tmp_path):
     assert names("[ab].png", "a.png") == (["a.png", "b.png"], [])
     assert names("[[]x].txt", "é.txt") == (["[x].txt", "é.txt"], [])
     assert names("up/*", "up/**/*.png", "link.png") == ([], ["link.png", "up/*", "up/**/*.png"])
-    with pytest.raises(ValueError):
-        matches(str(top), ["../*"])
+    assert names("../*") == ([], ["../*"])
 
 
-def test_an_output_name_that_cannot_be_told(tmp_path):
+def test_an_output_name_that_is_not_text(tmp_path):
     with open(os.fsencode(tmp_path) + b"/\xff.txt", "wb"):
         pass
-    with pytest.raises(ValueError):
-        matches(str(tmp_path), ["*.txt"])
+    [(path, name)], idle = matches(str(tmp_path), ["*.txt"])
+    assert os.path.exists(path) and name == "\ufffd.txt" and not idle
 
 
 def test_use_of_disk_and_removal(tmp_path):
@@ -106,13 +74,12 @@ def test_use_of_disk_and_removal(tmp_path):
 
 
 def stream_of(tmp_path, cap, *pieces):
-    reader, writer = os.pipe()
-    stream = Stream("stdout", reader, str(tmp_path / "kept"), cap)
+    stream = Stream("stdout", str(tmp_path / "kept"), cap)
     for piece in pieces:
-        os.write(writer, piece)
-        assert stream.feed() == len(piece)
-    assert stream.feed() is None
-    os.close(writer)
+        os.write(stream.writer, piece)
+        assert stream.feed()
+    assert stream.feed(), "nothing now"
+    os.close(stream.writer)
     stream.close()
     return stream
 
@@ -143,9 +110,4 @@ def test_output_beyond_its_cap_is_dropped(tmp_path):
 
 def test_output_that_is_not_text(tmp_path):
     text = stream_of(tmp_path, 0, b"a\0b\xff" * 2000).text()
-    assert (
-        len(text.encode()) <= INLINE
-        and "\0" not in text
-        and text.startswith("a\ufffdb\ufffd")
-        and text.endswith("b\ufffd")
-    )
+    assert len(text.encode()) <= INLINE and text.startswith("a?b?") and text.endswith("b?")

@@ -212,6 +212,35 @@ class TestCommand:
         assert done.returncode == 0, f"{done.stdout}{done.stderr}run: make docs"
 
 
+class TestStorage:
+    def test_an_older_database_is_migrated_on_demand(self, tmp_path: Path) -> None:
+        from pilotage.storage.database import parse
+        from pilotage.storage.migrations import upgrade
+
+        upgrade(parse(f"sqlite:///{tmp_path}/pilotage.sqlite"), "0001")
+        old = pilotage("up", "--data", str(tmp_path), "--port", "0")
+        assert (old.returncode, len(old.stderr.splitlines())) == (1, 1), old.stderr
+        assert "run `pilotage storage migrate`" in old.stderr
+        assert "Applied 0002" in pilotage("storage", "migrate", "--data", str(tmp_path)).stdout
+        assert "up to date" in pilotage("storage", "migrate", "--data", str(tmp_path)).stdout
+        nothing = pilotage("storage", "migrate", "--data", str(tmp_path / "other"))
+        assert (nothing.returncode, len(nothing.stderr.splitlines())) == (1, 1), nothing.stderr
+
+    @pytest.mark.parametrize(
+        "service,says",
+        [
+            ("database: {url: 'postgresql://me@127.0.0.1:9/none', password: {env: NOT_SET}}", "f.yaml:1:63"),
+            ("database: {url: 'postgresql://me@127.0.0.1:9/none'}", "postgresql://me@127.0.0.1:9/none cannot be used"),
+            ("objects: {url: /proc/none}", "the object store /proc/none cannot be used"),
+        ],
+    )
+    def test_a_store_that_cannot_be_used_is_told(self, tmp_path: Path, service: str, says: str) -> None:
+        (tmp_path / "f.yaml").write_text(f"service: {{{service}}}")
+        done = pilotage("up", "--data", str(tmp_path / "data"), "--port", "0", "--config", "f.yaml", cwd=tmp_path)
+        assert (done.returncode, len(done.stderr.splitlines())) == (1, 1), done.stderr
+        assert says in done.stderr
+
+
 class TestOffline:
     def test_generate_and_inspect(self, tmp_path: Path) -> None:
         pilot = tmp_path / "pilot"

@@ -15,6 +15,7 @@ from pilotage.cli.access import Access
 from pilotage.cli.client import Client
 from pilotage.cli.errors import CliError
 from pilotage.cli.fetch import fetch, safe_parts
+from pilotage.cli.jobplace import place
 from pilotage.cli.upload import upload_inputs
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -96,6 +97,24 @@ class TestJobFile:
             jobfile.read(write(text))
         assert says in str(refused.value)
         assert "\n" not in str(refused.value)
+
+    def test_the_line_of_a_refused_field(self, write: Callable[[str], Path]) -> None:
+        file = write(
+            "cores: 1\n"
+            "inputs:\n  - a.txt\n  - {file: b.txt, name: ../b}\n"
+            "jobs:\n"
+            "  - command: [x]\n"
+            "    array: [p, q]\n"
+            "    cores: 0\n"
+            "  - {command: [y],\n"
+            "     tags: [1]}\n"
+        )
+        assert len(jobfile.read(file)) == 3
+        found = [place(file, *at).rpartition(":")[2] for at in ((1, "cores"), (2, "cores"), (2, "tags[0]"))]
+        assert found == ["8", "1", "10"], "the nearest mapping that says it"
+        assert place(file, 0, "inputs[1].name").endswith(":4")
+        assert place(file, 2, "").endswith(":9"), "the whole job"
+        assert place(file, 0, "priority") == str(file), "it says nothing of it"
 
     def test_not_there_and_not_utf8(self, tmp_path: Path) -> None:
         with pytest.raises(CliError, match="cannot read"):

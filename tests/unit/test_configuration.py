@@ -159,6 +159,22 @@ RESOURCE = "sites: {A: {resources: {r: {type: local, flavour: LOCAL, queues: {q:
             10,
             "the tag tag:yaml.org,2002:python/object:os.system is not allowed",
         ),
+        ("service: {database: {url: mysql://x/y}}", 1, 22, "a database is postgresql://USER@HOST/NAME"),
+        ("service: {database: {url: 'sqlite:///relative'}}", 1, 22, "a file with an absolute path"),
+        ("service:\n  database: {url: 'postgresql://me:hush@h/d'}", 2, 14, "a password is not written here"),
+        ("service: {database: {url: 'postgresql://h/d?password=hush'}}", 1, 22, "a password is not written here"),
+        (
+            "service: {database: {password: hush}}",
+            1,
+            22,
+            "password must be a map of keys and values, not what is there",
+        ),
+        ("service: {database: {password: {env: A, file: /b}}}", 1, 22, "{env: NAME} or {file: /PATH}, one of the two"),
+        ("service: {database: {password: {env: A}}}", 1, 22, "only a PostgreSQL database (url) has a password"),
+        ("service: {objects: {url: relative}}", 1, 21, "s3://BUCKET/PREFIX or a directory's absolute path"),
+        ("service: {objects: {url: /d, region: x}}", 1, 30, "for an object store on S3"),
+        ("service: {objects: {url: 's3://b', endpoint: 'http://x'}}", 1, 36, "needs allow_http: true"),
+        ("service: {objects: {url: 's3://b', access_key_id: {env: A}}}", 1, 11, "belong together"),
         ("pilot: &a {tags: [*a]}", 1, 19, "the alias *a contains itself"),
         ("pilot: *a", 1, 8, "the alias *a is not defined"),
         ("? [a]\n: 1", 1, 3, "a key must be a text"),
@@ -216,6 +232,24 @@ def test_files_that_cannot_be_read(tmp_path: Path):
         load(tmp_path / "big.yaml")
     (tmp_path / "empty.yaml").write_bytes(b"")
     assert list(load(tmp_path / "empty.yaml").vos) == ["demo"]
+
+
+def test_a_secret_is_read_from_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "key").write_text("hush\n")
+    monkeypatch.setenv("MY_SECRET", "hush too")
+    objects = f"{{url: 's3://b', access_key_id: {{env: MY_SECRET}}, secret_access_key: {{file: {tmp_path}/key}}}}"
+    found = loads(f"service: {{objects: {objects}}}").service.objects
+    assert found.access_key_id and found.access_key_id.read() == "hush too"
+    assert found.secret_access_key and found.secret_access_key.read() == "hush"
+    (tmp_path / "key").write_bytes(b"\xff")
+    with pytest.raises(ValueError, match=r"key is not UTF-8$"):
+        found.secret_access_key.read()
+    (tmp_path / "key").unlink()
+    with pytest.raises(ValueError, match="cannot be read: No such file"):
+        found.secret_access_key.read()
+    monkeypatch.delenv("MY_SECRET")
+    with pytest.raises(ValueError, match="the environment variable MY_SECRET is not set"):
+        found.access_key_id.read()
 
 
 def test_the_revision_is_of_the_content():

@@ -201,6 +201,14 @@ async def test_a_failed_pilot(engine: BuiltinEngine) -> None:
     assert row is not None and (row["state"], row["exit_code"]) == ("Failed", 70)
 
 
+async def test_a_pilot_that_was_drained_is_done(engine: BuiltinEngine) -> None:
+    pilot = await pilot_of(engine)
+    pilot.report("pilot", exit_code=50, reason="drained", usage={})
+    await pilot.sync()
+    row = await engine.storage.read(pilots.get, "p1")
+    assert row is not None and (row["state"], row["exit_code"], row["reason"]) == ("Done", 50, "drained")
+
+
 async def test_owners_share_across_pilots_and_time(engine: BuiltinEngine, clock: Clock) -> None:
     """Ann has all her jobs in first, bob comes later: he catches up, then they take turns."""
     await engine.submit("demo", "ann", [spec(wall_seconds=60)] * 40)

@@ -247,6 +247,36 @@ async def test_what_is_too_old_goes_with_its_objects(url: str, clock: Clock, tmp
         await storage.close()
 
 
+async def test_logs_go_before_their_pilots(url: str, clock: Clock, tmp_path: Path) -> None:
+    storage = Storage(url, Objects(str(tmp_path / "objects")), clock=clock)
+    await storage.start()
+    try:
+        engine = BuiltinEngine(storage, b"k" * 32, Settings(keep_pilots=1000, keep_logs=100, purge_seconds=0))
+        await engine.start()
+        keys = {}
+        for stamp in ("p1", "p2", "p10"):
+            pilot = await pilot_of(engine, stamp)
+            keys[stamp] = [log_key(stamp, 0), output_key(stamp, "pilot.log"), output_key(stamp, "std/out")]
+            for key in keys[stamp]:
+                await storage.objects.put(key, b"text")
+            await storage.write(pilots.log_extended, stamp, 0, 4)
+            if stamp != "p2":
+                pilot.report("pilot", exit_code=0, reason="", usage={})
+                await pilot.sync()
+            clock.time += 50 if stamp == "p2" else 0
+        clock.time += 51
+        assert (await engine.housekeeping())["logs"] == 1
+        gone, kept = [await storage.read(pilots.get, stamp) for stamp in ("p1", "p10")]
+        assert gone is not None and kept is not None
+        assert (gone["state"], gone["logs_purged"], gone["log_size"]) == ("Done", clock.time, 0), "its record stays"
+        assert (kept["logs_purged"], kept["log_size"]) == (None, 4)
+        left = {key for prefix in ("logs", "pilots") for key, _ in await storage.objects.names(prefix)}
+        assert left == {*keys["p2"], *keys["p10"]}, "neither a running pilot's nor a younger one's"
+        assert (await engine.housekeeping())["logs"] == 0
+    finally:
+        await storage.close()
+
+
 async def test_an_aborted_pilot_does_not_come_back(engine: BuiltinEngine, clock: Clock) -> None:
     pilot = await pilot_of(engine)
     await engine.storage.write(pilots.end, "p1", "Aborted", clock.time, reason="gone from the resource")

@@ -14,8 +14,8 @@ from pilotage_node import exitcodes
 NOW = 1000.0
 
 
-def demand(number=1, waiting=1, vo="demo", priority=0, since=0.0, **spec):
-    return Demand(number, vo, waiting, canonical(spec), priority, since)
+def demand(number=1, waiting=1, vo="demo", priority=0, since=0.0, owner="", **spec):
+    return Demand(number, vo, waiting, canonical(spec), priority, since, owner)
 
 
 def supply(queue="q", vo="demo", resource="r", site="S", **more):
@@ -109,15 +109,24 @@ def test_queues_are_filled_evenly():
     assert abs(found[0].count - found[1].count) <= 1
 
 
-def test_scarce_slots_go_by_priority_then_by_share():
+def test_scarce_slots_go_by_share_and_priority_outranks_nobody_else():
     entrances = [supply(vo="a"), supply(vo="b")]
     jobs = [demand(1, 9, "a"), demand(2, 9, "b")]
     shares = {"a": 1.0, "b": 3.0}
     assert sent(jobs, entrances, slots=4, shares=shares) == [Submission("r", "q", "a", 1), Submission("r", "q", "b", 3)]
     urgent = [*jobs, demand(3, 3, "a", priority=5)]
-    assert sent(urgent, entrances, slots=3, shares=shares) == [Submission("r", "q", "a", 3)]
+    assert sent(urgent, entrances, slots=4, shares=shares) == sent(jobs, entrances, slots=4, shares=shares)
     busy = [pilot("Running", vo="b", room=0) for _ in range(9)]
     assert sent(jobs, entrances, busy, slots=3, shares=shares) == [Submission("r", "q", "a", 3)]
+
+
+def test_scarce_slots_go_in_turns_to_owners_and_by_priority_within_one():
+    queues = [supply("slow", tags=frozenset(["slow"])), supply("fast", tags=frozenset(["fast"]))]
+    two = [demand(1, 9, owner="ann", tags=["slow"]), demand(2, 9, owner="bob", priority=9, tags=["fast"])]
+    assert sent(two, queues, slots=1) == [Submission("r", "slow", "demo", 1)], "the older begins"
+    assert [s.count for s in sent(two, queues, slots=4)] == [2, 2]
+    mine = [demand(1, 9, owner="ann", tags=["slow"]), demand(2, 9, owner="ann", priority=1, tags=["fast"])]
+    assert sent(mine, queues, slots=4) == [Submission("r", "fast", "demo", 4)]
 
 
 cores = st.integers(1, 8)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -193,6 +194,101 @@ def test_second_sigterm_kills_at_once(pilot: Pilot) -> None:
     pilot.signal(signal.SIGTERM)
     assert pilot.wait() == exitcodes.KILLED
     assert pilot.outcomes == {"Stubborn": "killed", "Last": "done"}
+
+
+LOST = """
+def answer(message, before):
+    if message["op"] == "sync":
+        return 0, {"error": "no route"}
+    if message["op"] == "upload":
+        return "silence"
+"""
+
+UPLOADS = """
+class Uploads(Command):
+    always = True
+    def do(self):
+        print("uploading")
+        self.pilot.call({"op": "upload", "path": "p", "name": "pilot.log"}, 1000)
+"""
+
+
+def test_sigterm_without_the_service_ends_in_bounded_time(pilot: Pilot) -> None:
+    changed = {"lost_seconds": 0.5, "final_seconds": 1000}
+    pilot.start(WAITS + UPLOADS, "Waits Uploads", service=LOST, **changed)
+    waiting(pilot)
+    pilot.signal(signal.SIGTERM)
+    assert pilot.wait() == exitcodes.DRAINED
+    assert pilot.outcomes == {"Waits": "done", "Uploads": "killed"}
+    assert "SIGTERM" in pilot.record["reason"] and "did not take the last reports" in pilot.log
+
+
+@pytest.mark.parametrize("when", ["uploading", "the pilot ends"])
+def test_second_sigterm_without_the_service_ends_all(pilot: Pilot, when: str) -> None:
+    """Whatever it waits for: an upload of a command, or for its last reports to be taken."""
+    commands = {"uploading": (UPLOADS, "Waits Uploads", exitcodes.KILLED), "the pilot ends": ("", "Waits", 50)}
+    more, names, code = commands[when]
+    changed = {"lost_seconds": 1000, "final_seconds": 1000, "hasty_seconds": 0.5}
+    pilot.start(WAITS + more, names, service=LOST, **changed)
+    waiting(pilot)
+    pilot.signal(signal.SIGTERM)
+    waiting(pilot, when)
+    pilot.signal(signal.SIGTERM)
+    assert pilot.wait() == code
+    assert "a second signal SIGTERM" in pilot.log
+
+
+ORDER = """
+from runner_process import accept
+def answer(message, before):
+    if message["op"] == "sync":
+        status, body = accept(message)
+        return status, dict(body, orders=[{"order": "drain"}], again_seconds=0.1)
+"""
+
+FINISHES = """
+class Behind(Command):
+    background = True
+    timeout = 0
+    def do(self):
+        reason = self.pilot.receive(1000)["reason"]
+        print("told", reason)
+
+class Finishes(Command):
+    timeout = 0
+    def do(self):
+        message = {"op": ""}
+        while message["op"] != "drain":
+            self.pilot.send({"op": "jobs", "held": [], "reports": [], "want": None, "urgent": True})
+            message = self.pilot.receive(1000)
+        print("waiting by", message["reason"])
+        while not os.path.exists("../go"):
+            time.sleep(0.05)
+"""
+
+
+def test_drain_by_order_lets_what_runs_end_by_itself(pilot: Pilot) -> None:
+    pilot.start(FINISHES, "Behind Finishes", service=ORDER, grace_seconds=0.1, patience_seconds=0.1)
+    waiting(pilot, "waiting by order")
+    time.sleep(0.5)  # several times the grace
+    (pilot.home / "go").touch()
+    assert pilot.wait() == exitcodes.DRAINED
+    assert pilot.outcomes == {"Finishes": "done", "Behind": "done"}
+    assert "told the other commands have ended" in pilot.log and "the service orders it" in pilot.record["reason"]
+
+
+def test_sigterm_after_an_order_has_its_grace(pilot: Pilot) -> None:
+    pilot.start(FINISHES, "Behind Finishes", service=ORDER, grace_seconds=0.1, patience_seconds=0.1)
+    waiting(pilot, "waiting by order")
+    pilot.signal(signal.SIGTERM)
+    assert pilot.wait() == exitcodes.DRAINED
+    assert pilot.outcomes == {"Finishes": "killed", "Behind": "done"}
+
+
+def test_an_order_does_not_outlast_the_wall_time(pilot: Pilot) -> None:
+    code = pilot.run(FINISHES, "Behind Finishes", service=ORDER, limits={"wall_seconds": 3})
+    assert code == exitcodes.DRAINED
+    assert pilot.outcomes == {"Finishes": "killed", "Behind": "done"}
 
 
 def test_sigterm_to_every_process_at_once(pilot: Pilot) -> None:

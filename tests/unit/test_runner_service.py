@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
+import time
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from tests.unit.runner_pilot import Pilot, pilot
 
 from pilotage_node import exitcodes
-from pilotage_node.runner.outbox import Outbox
-from pilotage_node.runner.schedule import COALESCE, LONGEST, Schedule
+from pilotage_node.runner.link import COALESCE, LONGEST, Link
+from pilotage_node.runner.log import Log
+from pilotage_node.runner.record import Jobs
 
 __all__ = ["pilot"]
 
@@ -65,24 +68,32 @@ def test_killed_courier_is_replaced_and_nothing_is_lost(pilot: Pilot) -> None:
 
 
 def test_killed_courier_repeats_transfers(pilot: Pilot) -> None:
-    slow = """
-    import os, time
+    """Transfers that it took and did not finish are asked of the next one, in their order; finished ones are not."""
+    silent = """
+    def answer(message, before):
+        registrations = sum(one["op"] == "register" for one in before)
+        if message["op"] in ("get", "put") and registrations == 1:
+            return "silence"
     """
     pilot.start(
         """
-        class Uploads(Command):
+        class Transfers(Command):
             def do(self):
                 print("size", self.pilot.call({"op": "upload", "path": "p", "name": "pilot.log"}, 60)["size"])
                 self.pilot.send({"op": "get", "id": 7, "sha256": "s", "path": "p", "token": "t"})
-                print("again", self.pilot.receive(60)["id"])
+                self.pilot.send({"op": "put", "id": 8, "name": "n", "path": "p", "token": "t"})
+                print("again", self.pilot.receive(60)["id"], self.pilot.receive(60)["id"])
         """,
-        "Uploads",
-        service=slow,
+        "Transfers",
+        service=silent,
     )
+    pilot.eventually(lambda: "put" in [message["op"] for message in pilot.wire])
+    os.kill(pilot.pid_of("pilot-courier"), signal.SIGKILL)
     assert pilot.wait() == 0
-    assert "Uploads: size 3" in pilot.log and "Uploads: again 7" in pilot.log
-    ops = [message["op"] for message in pilot.wire]
-    assert "upload" in ops and "get" in ops
+    assert "Transfers: size 3" in pilot.log and "Transfers: again 7 8" in pilot.log
+    ops = [message["op"] for message in pilot.wire if message["op"] != "sync"]
+    assert ops == ["register", "upload", "get", "put", "register", "get", "put"]
+    assert "the courier ended: SIGKILL" in pilot.log
 
 
 def test_expired_token_registers_anew(pilot: Pilot) -> None:
@@ -262,29 +273,101 @@ def test_last_reports_are_sent_in_bounded_time(pilot: Pilot) -> None:
     assert "did not take the last reports" in pilot.log
 
 
-def test_schedule() -> None:
-    schedule = Schedule(lambda: 0.0)
-    schedule.answered(100, 10)
-    assert schedule.due(urgent=False) == 110 and schedule.due(urgent=True) == 0
-    schedule.reported(103)
-    schedule.reported(103.1)
-    assert schedule.due(urgent=False) == 103 + COALESCE
-    pauses = [schedule.failed(200) for _ in range(10)]
-    assert pauses[:3] == [0.5, 1.0, 2.0] and pauses[-1] == LONGEST / 2
-    assert schedule.due(urgent=True) == 200 + LONGEST / 2
-    assert schedule.failed(200, retry_after=77) == 77
-    schedule.answered(300, 10)
-    assert schedule.failed(300) == 0.5
+def link_of(now: float = 0.0, **registration: Any) -> Link:
+    """A registered Link without a pilot around it."""
+    runner = SimpleNamespace(text=Log([], 1 << 20, {"secret": "x"}), identity={}, leaving=None)
+    link = Link(runner, {})
+    link.waiting = "register"
+    link.answered({"status": 200, "body": {"sync_seconds": 60, **registration}})
+    return link
 
 
-def test_outbox_keeps_what_is_not_acknowledged() -> None:
-    outbox = Outbox()
-    outbox.add({"kind": "command"})
-    outbox.agent_says("agent", {"held": ["l"], "reports": [{"id": "r1"}], "want": {}, "urgent": True})
-    assert outbox.urgent
-    body = outbox.body()
-    assert [report["id"] for report in body["reports"]] == ["pilot-1", "r1"] and body["held"] == ["l"]
-    assert not outbox.urgent
-    outbox.acknowledged(["pilot-1", "unknown"])
-    outbox.agent_ended()
-    assert [report["id"] for report in outbox.body()["reports"]] == ["r1"] and outbox.body()["held"] == []
+def pauses(link: Link, count: int, **answer: Any) -> list[float]:
+    found = []
+    for _ in range(count):
+        link.waiting, link.body = "sync", {"want": None}
+        before = time.monotonic()
+        link.answered({"status": 0, "body": {"error": "no route"}, **answer})
+        assert link.due() == link.not_before
+        found.append(link.not_before - before)
+    return found
+
+
+def test_pauses_double_and_are_spread_and_bounded() -> None:
+    found = pauses(link_of(lease_seconds=300), 9)
+    assert all(2**n / 2 <= pause <= 2**n + 1 for n, pause in enumerate(found[:5])), found
+    assert all(LONGEST / 2 <= pause <= LONGEST + 1 for pause in found[5:])
+    assert pauses(link_of(), 1, retry_after=77)[0] >= 77
+
+
+def test_pauses_stay_well_below_the_lease() -> None:
+    assert max(pauses(link_of(lease_seconds=6), 20)) <= 6 / 5 + 0.1
+    assert max(pauses(link_of(lease_seconds=0.1), 20)) <= 0.6
+
+
+def test_when_to_speak_next() -> None:
+    link, now = link_of(), time.monotonic()
+    assert now + 50 < link.due() < now + 61
+    link.report({"kind": "command"})
+    soon = link.due()
+    assert now < soon < now + COALESCE + 10
+    link.report({"kind": "command"})
+    assert link.due() == soon, "a second report does not put off the first"
+
+
+def test_what_is_not_acknowledged_is_kept() -> None:
+    link = link_of()
+    agent = SimpleNamespace()
+    link.report({"kind": "command"})
+    link.agent, link.state = agent, {"held": ["l"], "reports": [{"id": "r1"}], "want": {}, "urgent": True}
+    body = link.compose()
+    [first, second] = [report["id"] for report in body["reports"]]
+    assert second == "r1" and body["held"] == ["l"] and body["want"] == {}
+    link.body, link.waiting, link.asker = body, "sync", None
+    link.answered({"status": 200, "body": {"acknowledged": [first, "unknown"], "again_seconds": 10}})
+    link.gone(agent)
+    body = link.compose()
+    assert [report["id"] for report in body["reports"]] == ["r1"] and body["held"] == [] and body["want"] is None
+
+
+def test_an_answer_that_is_not_understood_is_a_failure(pilot: Pilot) -> None:
+    nonsense = """
+    def answer(message, before):
+        if message["op"] == "sync" and sum(one["op"] == "sync" for one in before) < 2:
+            return 200, {"acknowledged": 7}
+    """
+    assert pilot.run(QUICK, "Quick", service=nonsense) == 0
+    assert pilot.log.count("what is not understood") == 2
+    assert "pilot:" in kinds(pilot.syncs)
+
+
+def test_busy_time_is_the_union_of_the_jobs_times() -> None:
+    jobs = Jobs()
+
+    def report(name: str, seconds: float, **ended: float) -> dict[str, Any]:
+        return {"id": name, "kind": "job", "lease": name, "state": "Done", "wall_seconds": seconds, **ended}
+
+    jobs.reported([report("a", 2, ended=102), report("b", 2, ended=112), report("c", 2, ended=107)], 200)
+    assert jobs.summary()["busy_seconds"] == 6
+    jobs.reported([report("d", 1, ended=101.5), report("e", 4, ended=108)], 200)
+    assert jobs.summary()["busy_seconds"] == 8
+    jobs.reported([report("f", 0.5), {**report("g", 0.25), "state": "Returned"}], 200)
+    assert jobs.summary()["busy_seconds"] == 8.5 and jobs.summary()["count"] == 6
+    jobs.reported([report("h", 100, ended=200)], 200)
+    assert jobs.summary()["busy_seconds"] == 100
+
+
+def test_the_end_of_a_job_is_not_told_to_the_service(pilot: Pilot) -> None:
+    agent = """
+    class Agent(Command):
+        def do(self):
+            now = time.monotonic()
+            reports = [{"id": "r%d" % n, "kind": "job", "lease": "l", "state": "Done", "wall_seconds": 0.01,
+                        "ended": now - n} for n in range(3)]
+            self.pilot.send({"op": "jobs", "held": [], "reports": reports, "want": None, "urgent": True})
+            self.pilot.receive(60)
+    """
+    assert pilot.run(agent, "Agent") == 0
+    jobs = [report for body in pilot.syncs for report in body["reports"] if report["kind"] == "job"]
+    assert len(jobs) >= 3 and not any("ended" in report for report in jobs)
+    assert pilot.record["job_totals"]["busy_seconds"] == pytest.approx(0.03, abs=0.001)

@@ -72,6 +72,7 @@ BAD: list[tuple[Any, int, str, str]] = [
     ({"command": "true"}, 422, "invalid", "command: "),
     ({"command": ["true"], "cores": "two"}, 422, "invalid", 'cores: Input should be a valid integer, not "two"'),
     ([{"command": ["true"]}, {"command": []}], 422, "invalid", "[1].command: "),
+    ({"command": ["a\x00b"]}, 422, "invalid", "command[0]: a NUL character cannot be handed"),
     ([], 422, "invalid", "A request has 1 to 10000 jobs, not 0."),
     ("text", 422, "invalid", ""),
     ({"command": ["true"], "inputs": [an_input(b"x", "../../etc/passwd")]}, 422, "invalid", "inputs[0].name: "),
@@ -92,6 +93,26 @@ async def test_bad_jobs_change_nothing(tmp_path: Path, body: Any, status: int, c
         assert (answer.status_code, answer.json()["code"]) == (status, code)
         assert answer.json()["error"].startswith(text) and "\n" not in answer.json()["error"]
         assert await at.everything() == before and at.woken == 0
+
+
+async def test_jobs_can_be_checked_before_their_inputs_are_there(tmp_path: Path) -> None:
+    async with house(tmp_path) as at:
+        anna = await at.person()
+        before = await at.everything()
+        good = {"command": ["true"], "inputs": [an_input(b"not there")]}
+        answer = await anna("POST", "/jobs?check=true", json=[good])
+        assert (answer.status_code, answer.json()) == (200, {"ids": []})
+        answer = await anna("POST", "/jobs?check=true", json=[good, {"command": []}])
+        assert (answer.status_code, answer.json()["code"]) == (422, "invalid")
+        assert await at.everything() == before and at.woken == 0
+
+
+async def test_a_vo_that_is_not_configured_has_no_jobs(tmp_path: Path) -> None:
+    async with house(tmp_path) as at:
+        admin = await at.person("root", None, ("admin",))
+        answer = await admin("POST", "/jobs?vo=nowhere", json={"command": ["true"]})
+        assert (answer.status_code, answer.json()["code"]) == (422, "invalid")
+        assert "no VO 'nowhere'" in answer.json()["error"]
 
 
 async def test_missing_inputs_are_named(tmp_path: Path) -> None:
@@ -179,6 +200,24 @@ async def test_parameters_are_checked(tmp_path: Path) -> None:
             answer = await anna("GET", path)
             assert (answer.status_code, answer.json()["code"]) == (422, "invalid"), path
             assert "\n" not in answer.json()["error"]
+        huge = str(2**63)
+        for path in (f"/jobs?id={huge}", f"/jobs?after={huge}", f"/jobs/{huge}", "/jobs?id=0"):
+            assert (await anna("GET", path)).status_code == 422, path
+        for path in (
+            "/jobs?owner=a%00b",
+            "/jobs?batch=%00",
+            "/jobs?vo=demo%00",
+            "/summary?batch=a%00",
+            "/pilots?resource=%00x",
+            "/pilots?after=%00",
+            "/pilots/a%00b",
+            "/pilots/a%00b/log",
+            "/jobs/1/output/a%00b",
+        ):
+            answer = await anna("GET", path)
+            assert (answer.status_code, answer.json()["code"]) == (422, "invalid"), path
+            assert "NUL" in answer.json()["error"]
+        assert (await anna("GET", "/jobs?owner=a%2500b")).status_code == 200
         answer = await anna("GET", "/jobs/77")
         assert (answer.status_code, answer.json()["error"]) == (404, "There is no job 77 in the VO demo.")
         assert (await anna("GET", "/no/such/place")).json()["code"] == "not_found"

@@ -95,8 +95,8 @@ def test_a_manifest_is_read_from_the_source(tmp_path: Path) -> None:
     assert toolbox["imports"]["mytools/RunHello.py"] == ["mytools", "mytools.helper", "pilotage_node.command"]
     assert json.loads(json.dumps(toolbox)) == toolbox
     text = toolbox["modules"]["mytools/RunHello.py"]
-    assert "Say hello" not in text and "loudly" not in text and "\n\n" not in text
-    assert 'helper.say("hello")\n' in text
+    assert "Say hello" not in text and "how often" not in text and "loudly" not in text and "\n\n" not in text
+    assert 'helper.say("hello")\n' in text and '  "pause": Option(float, 1, help="between two [s]"),\n' in text
 
 
 def test_defaults_are_those_of_the_command_class() -> None:
@@ -266,7 +266,7 @@ def test_compaction_keeps_the_program() -> None:
     text = compact(FINE, "fine.py", parse(FINE, "fine.py"))
     assert "docstring" not in text and "Gone" not in text and "comment\n" not in text.replace("# not a comment", "")
     assert 'y = """kept\n\n    # not a comment\n      """\n' in text
-    assert "class Empty(Exception):\n    pass\n" in text
+    assert "class Empty(Exception):\n pass\n" in text
     spaces: list[dict[str, Any]] = [{}, {}]
     for source, space in zip((FINE, text), spaces, strict=True):
         exec(compile(source, "fine.py", "exec"), space)
@@ -285,7 +285,7 @@ for name in ("pilotage", "pilotage.configuration"):
 """
     told = subprocess.run(
         [interpreters()[version], "-c", bare + program],
-        env={"PYTHONPATH": f"{root.parent / 'node' / 'src'}"},
+        env={"PYTHONPATH": f"{root.parent / 'node' / 'src'}", "XDG_CACHE_HOME": "/proc/nowhere"},
         capture_output=True,
         text=True,
     )
@@ -315,6 +315,34 @@ def test_newer_f_strings_are_refused_where_this_python_reads_them(version: str) 
         parse('f"{1:{2}} {dict(a=1)!r} {chr(39)} {{a=}}"', "x.py")
     """)
     assert under(version, program) == ""
+
+
+def test_the_nodes_own_toolboxes_are_kept_on_disk(tmp_path: Path) -> None:
+    program = f"""import os, pathlib
+os.environ["XDG_CACHE_HOME"] = {str(tmp_path)!r}
+kept = pathlib.Path({str(tmp_path)!r}, "pilotage", "toolboxes.json")
+from pilotage.configuration import toolboxes
+built, toolboxes.build = toolboxes.build, lambda *_, **__: print("built") or built(*_, **__)
+for text in (None, None, "nonsense", "[]", '{{"of": 1}}', "altered"):
+    if text == "altered":
+        text = kept.read_text().replace("import os", "import so")
+    if text:
+        kept.write_text(text)
+    toolboxes._own.cache_clear()
+    print(text and text[:9], toolboxes.base()["name"], os.listdir(kept.parent))
+"""
+    told = under("3.11", program).replace("built\nbuilt\n", "BUILT ")
+    same = "base ['toolboxes.json']\n"
+    assert told.splitlines(keepends=True)[:5] == [
+        f"BUILT None {same}", f"None {same}", f"BUILT nonsense {same}", f"BUILT [] {same}", f'BUILT {{"of": 1}} {same}',
+    ]  # fmt: skip
+    assert told.splitlines()[5].startswith("BUILT ")
+
+
+def test_a_cache_that_cannot_be_written_does_no_harm(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", "/proc/nowhere")
+    toolboxes._own.cache_clear()
+    assert toolboxes.base()["commands"]
 
 
 def test_the_nodes_own_toolboxes() -> None:

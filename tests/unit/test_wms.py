@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pilotage.wms import jobs, leases, matching, pilots, requirements, shares
+from pilotage_node import exitcodes
 
 
 @pytest.mark.parametrize("module", [jobs, leases, pilots, requirements, shares, matching], ids=lambda m: m.__name__)
@@ -36,6 +37,12 @@ def test_only_a_lost_pilot_comes_back() -> None:
     assert pilots.next_state("Aborted", "Running", "cancelled") is None
     assert pilots.next_state("Done", "Running") is None
     assert pilots.next_state("Planned", "Running") == "Running", "it may start before its director knows of it"
+
+
+def test_a_pilot_without_work_or_sent_home_has_not_failed() -> None:
+    done = {code for code in exitcodes.TABLE if pilots.end_state(code) == pilots.DONE}
+    assert done == {exitcodes.OK, exitcodes.NO_WORK, exitcodes.DRAINED}
+    assert pilots.end_state(None) == pilots.end_state(9) == pilots.FAILED, "a code outside the table is no success"
 
 
 @given(attempt=st.integers(1, 100), retries=st.integers(0, 100))

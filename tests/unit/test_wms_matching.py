@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
@@ -158,10 +159,33 @@ def want(cores: int = 4, ahead: int = 0, **values: Any) -> dict[str, Any]:
 NOBODY = Loads({}, {})
 
 
-def test_the_more_urgent_comes_first_whoever_used_more() -> None:
-    loads = Loads({("demo", "ann"): 1e6}, {})
-    queues = [queue(1, owner="bob"), queue(2, owner="ann", priority=1, waiting=3)]
-    assert match(queues, want(4), HOME, loads) == [(2, 3), (1, 1)]
+def test_the_more_urgent_comes_first_among_ones_own() -> None:
+    queues = [queue(1), queue(2, priority=1, waiting=3), queue(3, priority=-1)]
+    assert match(queues, want(4), HOME, NOBODY) == [(2, 3), (1, 1)]
+
+
+def test_priority_outranks_nobody_else() -> None:
+    queues = [queue(1, owner="bob"), queue(2, owner="ann", priority=10**6)]
+    assert match(queues, want(4), HOME, Loads({("demo", "ann"): 1e6}, {})) == [(1, 4)]
+    assert dict(match(queues, want(4), HOME, NOBODY)) == {1: 2, 2: 2}
+    assert match(queues, want(1), HOME, NOBODY) == [(1, 1)], "between equals the oldest queue decides"
+
+
+@settings(max_examples=200, deadline=None)
+@given(queue_lists(), wants(), usages)
+def test_what_an_owner_gets_does_not_depend_on_priorities(
+    queues: list[dict[str, Any]], want: dict[str, Any], usage: Any
+) -> None:
+    alike = [{**queue, "requirements": canonical({})} for queue in queues]
+    owners = {queue["id"]: queue["owner"] for queue in queues}
+
+    def each(some: list[dict[str, Any]]) -> Counter[str]:
+        found: Counter[str] = Counter()
+        for number, n in match(some, want, HOME, Loads(usage, {})):
+            found[owners[number]] += n
+        return found
+
+    assert each(alike) == each([{**queue, "priority": 0} for queue in alike])
 
 
 def test_owners_take_turns() -> None:

@@ -5,8 +5,8 @@ registration's answer, by which the pilot measures its clock skew.
 
 Registration (``POST /pilot/register``), once per pilot, idempotent for the same (stamp, secret, nonce)::
 
-    -> {"protocol": 1, "stamp": S, "secret": SECRET, "nonce": N, "digest": HEX, "node": {facts.node}, "log": "first lines",
-        "profile": {"vo", "site", "resource", "queue", "flavour", "revision"}}
+    -> {"protocol": 1, "stamp": S, "secret": SECRET, "nonce": N, "digest": HEX, "node": {facts.node},
+        "log": "first lines", "profile": {"vo", "site", "resource", "queue", "flavour", "revision"}}
     <- {"stamp": S, "token": JWT, "token_seconds": 600, "sync_seconds": 10, "lease_seconds": 120, "time": 1700000000.0,
         "log_offset": bytes of log that the service has, "sequence": last sequence seen}
 
@@ -18,21 +18,23 @@ Synchronisation (``POST /pilot/sync``), level-triggered; repeating it is harmles
         "orders": [ORDER, ...], "again_seconds": n, "token": JWT or null, "token_seconds": n}
 
     LEASE   lease id (str). Held: leased and not ended, whether its job was started or not.
-    WANT    {"cores": free now, "memory_mib", "disk_mib", "gpus", "seconds_left": or null, "ahead": jobs wanted beyond what is
-             free (0..64), "total": {"cores", "memory_mib", "disk_mib", "gpus"}, "tags": [...], "platform": str,
+    WANT    {"cores": free now, "memory_mib", "disk_mib", "gpus", "seconds_left": or null,
+             "ahead": jobs wanted beyond what is free (0..64),
+             "total": {"cores", "memory_mib", "disk_mib", "gpus"}, "tags": [...], "platform": str,
              "isolation": ["bwrap", ...] kinds that work here}
     GRANT   {"lease": id, "job": id, "attempt": n, "token": job token, "spec": {"command": [..], "environment": {..},
-             "inputs": [{"name", "sha256", "size", "executable"}], "outputs": [glob, ..], "stdout_mib", "cores", "memory_mib",
-             "disk_mib", "gpus", "wall_seconds", "cpu_seconds", "isolation"}}
+             "inputs": [{"name", "sha256", "size", "executable"}], "outputs": [glob, ..], "stdout_mib", "cores",
+             "memory_mib", "disk_mib", "gpus", "wall_seconds", "cpu_seconds", "isolation"}}
              A grant that the pilot does not list as held is granted again in every answer: a lost reply loses nothing.
     REPORT  {"id": unique in this pilot, "kind": "job" | "command" | "pilot", ...}
-      job     {"lease", "state": "Running" | "Done" | "Failed" | "Killed" | "Returned", "exit_code", "signal", "reason", "message",
-               "wall_seconds", "usage": {"cpu_user", "cpu_system" [s], "max_rss_mib", "read_mib", "write_mib"},
+      job     {"lease", "state": "Running" | "Done" | "Failed" | "Killed" | "Returned", "exit_code", "signal",
+               "reason", "message", "wall_seconds",
+               "usage": {"cpu_user", "cpu_system" [s], "max_rss_mib", "read_mib", "write_mib"},
                "stdout", "stderr" (text, at most INLINE bytes each, else the start and the end),
                "outputs": [{"name", "sha256", "size"}], "isolation": kind used}
               reason: one of REASONS. "Returned": leased ahead and never started; goes back to Waiting without a retry.
-      command {"name", "index", "outcome": "done" | "failed" | "timeout" | "crashed" | "killed" | "skipped", "code", "message",
-               "seconds", "usage", "tail": [last lines]}
+      command {"name", "index", "outcome": "done" | "failed" | "timeout" | "crashed" | "killed" | "skipped",
+               "code", "message", "seconds", "usage", "tail": [last lines]}
       pilot   {"exit_code", "reason", "usage": {...}}: the pilot's last report.
     ORDER   {"order": "drain" | "kill"} for the pilot; {"order": "kill", "lease": id, "reason": text} for a job.
             Orders are repeated until the pilot's state shows that they are carried out.

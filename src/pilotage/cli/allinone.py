@@ -13,7 +13,7 @@ import shlex
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -110,6 +110,8 @@ def _log_to(file: Path) -> None:
 async def _main(configuration: Configuration, settings: Settings) -> None:
     from pilotage.service.server import bind, serve
 
+    from .stores import opened
+
     with contextlib.ExitStack() as stack:
         try:
             listener = stack.enter_context(bind(settings.host, settings.port))
@@ -119,7 +121,7 @@ async def _main(configuration: Configuration, settings: Settings) -> None:
         tls = _certificate(configuration, settings) if settings.tls else None
         urls = _urls(configuration, settings, port)
         stopping = stack.enter_context(_ctrl_c(settings))
-        async with _storage(settings.data) as storage:
+        async with opened(configuration, settings.data) as storage:
             engine, app, directors, token = await _assemble(configuration, settings, storage, urls, tls)
             access = Access(_url(settings, _own_host(settings.host), port), token, str(tls.ca) if tls else None)
 
@@ -184,27 +186,10 @@ def _engine_settings(configuration: Configuration) -> EngineSettings:
         shares={name: {"share": vo.share, "owners": dict(vo.owners)} for name, vo in configuration.vos.items()},
         keep_jobs=seconds(keep.jobs),
         keep_pilots=seconds(keep.pilots),
+        keep_logs=seconds(keep.logs),
         keep_events=seconds(keep.events),
         keep_files=seconds(keep.files),
     )
-
-
-@contextlib.asynccontextmanager
-async def _storage(data: Path) -> AsyncIterator[Storage]:
-    """The database and the object store of this data directory, open."""
-    from pilotage.storage import Storage
-    from pilotage.storage.errors import SchemaError
-    from pilotage.storage.objects import Objects
-
-    storage = Storage(f"sqlite:///{data / 'pilotage.sqlite'}", Objects(str(data / "objects")))
-    try:
-        await storage.start()
-    except SchemaError as error:
-        raise CliError(f"the database in {data} cannot be used: {error}") from error
-    try:
-        yield storage
-    finally:
-        await storage.close()
 
 
 async def _admin_token(configuration: Configuration, data: Path, storage: Storage) -> str:

@@ -27,7 +27,12 @@ class Client:
 
     def __init__(self, access: Access | None = None) -> None:
         self.access = access or find()
-        host = httpx.URL(self.access.url).host
+        try:
+            host = httpx.URL(self.access.url).host
+        except (httpx.InvalidURL, UnicodeEncodeError) as error:
+            raise CliError(f"not a usable address of a service: {self.access.url!r}: {error}") from error
+        if not (self.access.token.isascii() and self.access.token.isprintable()):
+            raise CliError("the token (PILOTAGE_TOKEN or client.json) has characters that no token has")
         self._http = httpx.Client(
             base_url=self.access.url,
             headers={"Authorization": f"Bearer {self.access.token}"} if self.access.token else {},
@@ -95,8 +100,11 @@ class Client:
             return self._http.request(method, path, **more)
         except httpx.TransportError as error:
             raise self._unreachable(error) from error
-        except (httpx.InvalidURL, UnicodeEncodeError) as error:
-            raise CliError(f"not a usable address or token: {error}") from error
+        except httpx.InvalidURL as error:
+            raise CliError(f"not a usable address: {error}") from error
+        except UnicodeEncodeError as error:
+            wrong = error.object[error.start : error.start + 20].encode("utf-8", "surrogateescape")
+            raise CliError(f"what was given is not UTF-8, from these bytes on: {wrong!r}") from error
 
     def _checked(self, answer: httpx.Response) -> httpx.Response:
         if answer.status_code < 400:

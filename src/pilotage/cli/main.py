@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from . import generate, jobs, pilots, submit, summary, tokens, up
+from . import generate, jobs, pilots, storage, submit, summary, tokens, up
 from .errors import CliError
 
 app = typer.Typer(name="pilotage", no_args_is_help=True, add_completion=False, rich_markup_mode=None)
@@ -65,6 +65,7 @@ app.command()(generate.flavours)
 app.command("generate")(generate.generate)
 app.command("inspect")(generate.inspect)
 app.add_typer(tokens.app, name="token")
+app.add_typer(storage.app, name="storage")
 
 
 def run(arguments: list[str] | None = None) -> None:

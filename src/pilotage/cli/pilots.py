@@ -184,6 +184,7 @@ def _show(pilot: dict[str, Any]) -> None:
             ("registered", moment(pilot["registered"])),
             ("last seen", moment(pilot["seen"])),
             ("ended", moment(pilot["ended"])),
+            ("log deleted", moment(pilot.get("logs_purged"))),
             ("exit status", pilot["exit_code"]),
             ("jobs", f"{pilot['done']} done of {pilot['jobs']} taken"),
             *((key.replace("_", " "), value) for key, value in usage.items() if isinstance(value, (int, float, str))),

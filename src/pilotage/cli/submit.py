@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 import shlex
 import sys
@@ -22,6 +23,9 @@ BULK = 10_000
 
 ASK = 500
 """Jobs in one question."""
+
+ONE_OF_THEM = re.compile(r"\[(\d+)\]\.?([\w.\[\]]*): (.*)", re.DOTALL)
+"""How the service begins when one job of several is wrong: `[3].inputs[0].name: reason`."""
 
 TERMINAL = ("Done", "Failed", "Killed")
 
@@ -53,7 +57,9 @@ def submit(
     tag: Annotated[list[str] | None, typer.Option(help="A tag that the node must have.")] = None,
     platform: Annotated[str | None, typer.Option(help="The platform that the node must be of.")] = None,
     site: Annotated[list[str] | None, typer.Option(help="Run only at this site (may be repeated).")] = None,
-    priority: Annotated[int | None, typer.Option(help="Higher runs first [0].", show_default=False)] = None,
+    priority: Annotated[
+        int | None, typer.Option(help="Higher runs first, of your own [0].", show_default=False)
+    ] = None,
     retries: Annotated[int | None, typer.Option(help="Starts after a lost pilot [2].", show_default=False)] = None,
     isolation: Annotated[str | None, typer.Option(help="required, preferred or none [preferred].")] = None,
     vo: Annotated[str | None, typer.Option(help="For this VO (administrators; users have one).")] = None,
@@ -99,7 +105,16 @@ def submit(
     from .upload import upload_inputs
 
     with Client() as client:
-        ids = send(client, upload_inputs(client, specs, vo), vo)
+        try:
+            ready = upload_inputs(client, specs, vo, lambda specs: send(client, specs, vo, check=True))
+            ids = send(client, ready, vo)
+        except JobRefused as error:
+            if context.meta.get("pilotage.after_dashes") is not None or error.key in more:
+                raise
+            from .jobplace import place
+
+            file = Path((words or [""])[0])
+            raise CliError(f"{place(file, error.index % (len(specs) // count), error.field)}: {error}") from error
         if not wait:
             _tell(ids, as_json)
             return
@@ -128,6 +143,16 @@ def _specs(context: typer.Context, words: list[str]) -> list[dict[str, Any]]:
     raise CliError(f"a command goes after two dashes: pilotage submit -- {shlex.join(words)}", 2)
 
 
+class JobRefused(CliError):
+    """The service refused one job: ``index`` of it among those sent, ``field`` in it (may be empty), and why."""
+
+    def __init__(self, index: int, field: str, why: str) -> None:
+        super().__init__(f"{field}: {why}" if field else why)
+        self.index = index
+        self.field = field
+        self.key = re.split(r"[.\[]", field)[0]
+
+
 def _environment(texts: list[str]) -> dict[str, str]:
     pairs = [text.partition("=") for text in texts]
     for name, sign, _ in pairs:
@@ -143,16 +168,27 @@ def _input(text: str) -> dict[str, Any]:
     return {"name": name, "path": Path(file).expanduser(), "executable": None}
 
 
-def send(client: Client, specs: list[dict[str, Any]], vo: str | None = None) -> list[int]:
-    """Submit specs, at most BULK in one request; the ids in their order. A repeated request makes no second jobs."""
+def send(client: Client, specs: list[dict[str, Any]], vo: str | None = None, *, check: bool = False) -> list[int]:
+    """Submit specs, at most BULK in one request; the ids in their order. A repeated request makes no second jobs.
+
+    :param check: the service only says whether it would take them: no ids
+    :raises JobRefused: one of them is wrong
+    """
     ids: list[int] = []
     batch = secrets.token_hex(8)
-    with Bar("submitting", len(specs)) as bar:
+    with Bar("checking" if check else "submitting", len(specs)) as bar:
         for start in range(0, len(specs), BULK):
             part = specs[start : start + BULK]
             headers = {"Pilotage-Request": f"{batch}-{start // BULK}"}
             query = {"vo": vo} if vo else {}
-            ids += client.request("POST", "/jobs", json=part, headers=headers, params=query).json()["ids"]
+            if check:
+                query["check"] = "true"
+            try:
+                ids += client.request("POST", "/jobs", json=part, headers=headers, params=query).json()["ids"]
+            except CliError as error:
+                if found := ONE_OF_THEM.fullmatch(str(error)):
+                    raise JobRefused(start + int(found[1]), found[2], found[3]) from error
+                raise
             bar.advance(len(part))
     return ids
 

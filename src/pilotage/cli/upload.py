@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,21 +20,27 @@ ASK = 10_000
 """Digests in one question to the service."""
 
 
-def upload_inputs(client: Client, specs: list[Spec], vo: str | None = None) -> list[Spec]:
+def upload_inputs(
+    client: Client, specs: list[Spec], vo: str | None = None, check: Callable[[list[Spec]], Any] | None = None
+) -> list[Spec]:
     """The specs as the service takes them: inputs as ``{"name", "sha256", "size", "executable"}``, contents uploaded.
 
-    A file that many jobs use is read once; a content that the service has is not sent.
+    A file that many jobs use is read once; a content that the service has is not sent. ``check`` is called with the
+    specs before anything is sent, where something is: what it raises spares a long upload for nothing.
     :raises CliError: a file is missing, unreadable, not a file, or changed while it was read
     """
     paths = {item["path"] for spec in specs for item in spec["inputs"]}
     digests = _by_path(sorted(paths))
     by_digest = {digest: (path, size) for path, (digest, size) in digests.items()}
     missing = _missing(client, sorted(by_digest), vo)
+    ready = [{**spec, "inputs": [_entry(item, digests) for item in spec["inputs"]]} for spec in specs]
+    if missing and check is not None:
+        check(ready)
     with Bar("uploading inputs", sum(by_digest[digest][1] for digest in missing), in_bytes=True) as bar:
         for digest in missing:
             path, size = by_digest[digest]
             client.put(f"/files/{digest}", _pieces(path, size, bar), size, vo=vo)
-    return [{**spec, "inputs": [_entry(item, digests) for item in spec["inputs"]]} for spec in specs]
+    return ready
 
 
 def _entry(item: dict[str, Any], digests: dict[Path, tuple[str, int]]) -> dict[str, Any]:

@@ -31,25 +31,34 @@ COMMAND = "pilotage_node/command.py"
 _NAMES = {"ABORT": "abort", "CONTINUE": "continue"}
 
 
+def dotted(path: str) -> str:
+    """The name by which a module is imported that has this path in a toolbox."""
+    return path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+
+
 class Module:
     """One module of a toolbox.
 
     :ivar path: as in a script, ``package/RunX.py``; :ivar file: where it was read, for messages
     :ivar tree: its syntax tree; :ivar source: its text
+    :ivar options: of the command in it, where it was built before: compact sources have no help
     """
 
-    __slots__ = ("file", "path", "source", "tree")
+    __slots__ = ("file", "options", "path", "source", "tree")
 
-    def __init__(self, path: str, file: str, tree: ast.Module, source: str = "") -> None:
+    def __init__(
+        self, path: str, file: str, tree: ast.Module, source: str = "", options: Mapping[str, Any] | None = None
+    ) -> None:
         self.path = path
         self.file = file
         self.tree = tree
         self.source = source
+        self.options = options
 
     @property
     def name(self) -> str:
         """The dotted name by which it is imported."""
-        return self.path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+        return dotted(self.path)
 
     def origin(self, node: ast.ImportFrom) -> str:
         """The dotted name of the module that a ``from ... import`` names, relative ones resolved."""
@@ -110,7 +119,7 @@ def _gather(
         )
         if isinstance(target, ast.Name) and isinstance(item, ast.Assign | ast.AnnAssign) and item.value is not None:
             if target.id == "options":
-                found["options"] = _options(item.value, module, found)
+                found["options"] = module.options or _options(item.value, module, found)
             elif target.id in DEFAULTS:
                 found[target.id] = _trait(target.id, item.value, module)
 

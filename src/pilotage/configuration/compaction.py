@@ -1,7 +1,8 @@
 """Sources for the node: checked for the oldest Python that a pilot meets, and stripped of what only their readers need.
 
-Compaction removes docstrings, comments and blank lines; all else stays as written, so that what a site admin reads in
-a pilot script is what was written. That the program is the same is checked, not hoped for: syntax trees are compared.
+Compaction removes docstrings, the help of options, comments and blank lines, and indents by one space where four were
+written (3 % of a script's gzipped size); all else stays as written, so that what a site admin reads in a pilot script
+is what was written. That the program is the same is checked, not hoped for: syntax trees are compared.
 """
 
 from __future__ import annotations
@@ -47,21 +48,30 @@ def parse(source: str, file: str) -> ast.Module:
 
 
 def compact(source: str, file: str, tree: ast.Module) -> str:
-    """A module's source without docstrings, comments and blank lines.
+    """A module's source without docstrings, the help of options, comments and blank lines, indented by one space.
 
     :raises ToolboxError: three single quotes in what remains (they would end the script's section), with file and line
     """
     lines = source.split("\n")
     notes = list(_docstrings(tree, lines))
+    # From the end on: what is erased moves what follows in its line.
+    for start, end in sorted(_helps(tree), reverse=True):
+        _erase(lines, *start, *end, "")
     for node, replacement in notes:
-        _erase(lines, node, replacement)
+        assert node.end_lineno and node.end_col_offset is not None
+        _erase(lines, node.lineno, node.col_offset, node.end_lineno, node.end_col_offset, replacement)
     untouched, kept, comments = _layout("\n".join(lines))
     for row, column in comments:
         lines[row] = lines[row][:column]
+    indents = {len(line) - len(line.lstrip(" ")) for row, line in enumerate(lines) if row not in kept and line.strip()}
+    step = 1 if any(indent % 4 for indent in indents) else 4
     result: list[str] = []
     numbers: list[int] = []
     for row, text in enumerate(lines):
         line = text if row in untouched else text.rstrip()
+        if row not in kept:
+            indent = len(line) - len(line.lstrip(" "))
+            line = " " * (indent // step) + line[indent:]
         # A blank line after a backslash ends the statement: it is not decoration.
         if line or row in kept or (result and result[-1].endswith("\\")):
             result.append(line)
@@ -101,14 +111,31 @@ def _alone(node: ast.stmt, lines: list[str]) -> bool:
     return not before and (not after or after.startswith("#"))
 
 
-def _erase(lines: list[str], node: ast.stmt, replacement: str) -> None:
-    assert node.end_lineno and node.end_col_offset is not None
-    first, last = node.lineno - 1, node.end_lineno - 1
-    before = lines[first].encode()[: node.col_offset].decode()
-    after = lines[last].encode()[node.end_col_offset :].decode()
-    for row in range(first, last + 1):
+def _help_of(node: ast.AST) -> ast.expr | None:
+    """The help of ``Option(type, default, help)``."""
+    if not isinstance(node, ast.Call) or getattr(node.func, "attr", getattr(node.func, "id", "")) != "Option":
+        return None
+    return node.args[2] if len(node.args) == 3 else None
+
+
+def _helps(tree: ast.Module) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
+    """Where the helps of options are, each from the end of what is before it: (line, column) of start and end."""
+    for node in ast.walk(tree):
+        text = _help_of(node)
+        if isinstance(node, ast.Call) and text is not None:
+            before = node.args[1]
+            assert before.end_lineno and before.end_col_offset is not None
+            assert text.end_lineno and text.end_col_offset is not None
+            yield (before.end_lineno, before.end_col_offset), (text.end_lineno, text.end_col_offset)
+
+
+def _erase(lines: list[str], line: int, column: int, end_line: int, end_column: int, replacement: str) -> None:
+    """Put something in the place of a part of the text; the number of lines stays."""
+    before = lines[line - 1].encode()[:column].decode()
+    after = lines[end_line - 1].encode()[end_column:].decode()
+    for row in range(line, end_line):
         lines[row] = ""
-    lines[first] = before + replacement + after
+    lines[line - 1] = before + replacement + after
 
 
 def _layout(source: str) -> tuple[set[int], set[int], list[tuple[int, int]]]:
@@ -142,6 +169,8 @@ class _Stripped(ast.NodeTransformer):
             if isinstance(body, list) and body:
                 rest = [item for item in body if (item.lineno, item.col_offset) not in self.notes]
                 setattr(node, name, rest if rest or isinstance(node, ast.Module) else [ast.Pass()])
+        if isinstance(node, ast.Call) and _help_of(node):
+            del node.args[2]
         return super().generic_visit(node)
 
 

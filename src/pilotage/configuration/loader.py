@@ -21,6 +21,9 @@ from pilotage.configuration.schema import Configuration, unknown
 REPLACED = ("vos", "sites")
 """Parts that a file gives whole: the embedded ones are examples, not something to build on."""
 
+SECRETS = ("password", "access_key_id", "secret_access_key", "session_token")
+"""Keys of references; somebody who wrote the secret itself there must not find it in a log."""
+
 _WANTED = {
     "int": "a whole number",
     "float": "a number",
@@ -101,6 +104,7 @@ def _explain(item: ErrorDetails, documents: tuple[Document, ...]) -> Configurati
     document = next((document for document in documents if document.has(path)), documents[0])
     where = document.where(path)
     kind, name = item["type"], _dotted(path)
+    shown = "what is there" if path and path[-1] in SECRETS else _shown(item["input"])
     if kind == "extra_forbidden":
         parent = _dotted(path[:-1])
         text = unknown("key", str(path[-1]), _known_keys(path[:-1])) + (f" (in {parent})" if parent else "")
@@ -110,12 +114,12 @@ def _explain(item: ErrorDetails, documents: tuple[Document, ...]) -> Configurati
         text = f"{_dotted(path[:-1])}: '{path[-1]}' cannot be a name; a name has {_NAMES}"
     elif kind == "string_pattern_mismatch":
         wanted = _PATTERNS.get(item["ctx"]["pattern"], f"what matches {item['ctx']['pattern']}")
-        text = f"{name} must be {wanted}, not {_shown(item['input'])}"
+        text = f"{name} must be {wanted}, not {shown}"
     elif kind == "value_error":
         text = f"{name}: {item['ctx']['error']}"
     elif kind.rpartition("_")[2] in ("type", "parsing"):
         wanted = _WANTED.get(kind.rpartition("_")[0], item["msg"])
-        text = f"{name} must be {wanted}, not {_shown(item['input'])}"
+        text = f"{name} must be {wanted}, not {shown}"
         if item["input"] is None and "map" in wanted:
             text += " (an empty map is {})"
     elif kind == "too_short":

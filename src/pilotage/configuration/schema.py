@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Annotated, Any
+from urllib.parse import parse_qs, urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, StringConstraints
 
 from pilotage.configuration.document import Document, Location, PathInData
+from pilotage.configuration.references import Secret
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 IDENTIFIER = r"^[A-Za-z_][A-Za-z0-9_]{0,99}$"
@@ -36,6 +38,29 @@ def _option_value(value: Any) -> Any:
 
 
 OptionValue = Annotated[Any, AfterValidator(_option_value)]
+
+
+def _database_url(text: str) -> str:
+    # The sentences never repeat the URL: somebody may have put a password there.
+    parts = urlsplit(text)
+    if parts.scheme == "sqlite":
+        if parts.netloc or not parts.path.startswith("//") or parts.path.rstrip("/") == "":
+            raise ValueError("a SQLite database is a file with an absolute path: sqlite:////PATH")
+    elif parts.scheme not in ("postgresql", "postgresql+psycopg") or not parts.path.strip("/"):
+        raise ValueError("a database is postgresql://USER@HOST/NAME or sqlite:////PATH")
+    if parts.password is not None or any("password" in key.lower() for key in parse_qs(parts.query)):
+        raise ValueError("a password is not written here; say where it is with password: {env: NAME} or {file: /PATH}")
+    return text
+
+
+def _objects_url(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme == "s3":
+        if not parts.netloc or parts.query or parts.username is not None:
+            raise ValueError("an object store on S3 is s3://BUCKET/PREFIX; options and keys stand beside it")
+    elif not text.startswith(("/", "file:///")):
+        raise ValueError("an object store is s3://BUCKET/PREFIX or a directory's absolute path")
+    return text
 
 
 class Part(BaseModel):
@@ -109,13 +134,37 @@ class VO(Part):
 
 
 class Retention(Part):
-    """Days for which ended or superseded records are kept; null keeps them for ever."""
+    """Days for which ended or superseded records are kept; null keeps them for ever. `logs` is for the logs and outputs
+    of pilots, which go with their pilots at the latest."""
 
     jobs: Days = 30.0
     pilots: Days = 30.0
     events: Days = 90.0
     logs: Days = 14.0
     files: Days = 30.0
+
+
+class Database(Part):
+    """Where records are kept. `url` null: SQLite in the data directory. Several processes need PostgreSQL."""
+
+    url: Annotated[str, AfterValidator(_database_url)] | None = None
+    password: Secret | None = None
+
+
+class ObjectStore(Part):
+    """Where files and logs are kept. `url` null: in the data directory. The rest is for S3; keys that are not named are
+    taken from the usual environment (AWS_...)."""
+
+    url: Annotated[str, AfterValidator(_objects_url)] | None = None
+    endpoint: Url | None = None
+    region: str | None = None
+    access_key_id: Secret | None = None
+    secret_access_key: Secret | None = None
+    session_token: Secret | None = None
+    virtual_hosted_style: bool = False
+    """Whether the bucket is part of the host's name."""
+    allow_http: bool = False
+    """Whether the endpoint may be one without TLS."""
 
 
 class Service(Part):
@@ -125,6 +174,8 @@ class Service(Part):
     token_seconds: Seconds = 600.0
     sync_seconds: Seconds = 10.0
     retention: Retention = Retention()
+    database: Database = Database()
+    objects: ObjectStore = ObjectStore()
 
 
 class Directors(Part):
@@ -194,6 +245,7 @@ class Configuration(Part):
 
     def problems(self) -> Iterator[tuple[PathInData, str]]:
         """What the types cannot say: (path, sentence) of references that lead nowhere and names used twice."""
+        yield from self._store_problems()
         seen: dict[str, str] = {}
         for site, name, resource in self.resources():
             path: PathInData = ("sites", site, "resources", name)
@@ -205,6 +257,19 @@ class Configuration(Part):
             for index, vo in enumerate(resource.vos or ()):
                 if vo not in self.vos:
                     yield (*path, "vos", index), unknown("VO", vo, self.vos)
+
+    def _store_problems(self) -> Iterator[tuple[PathInData, str]]:
+        database, objects = self.service.database, self.service.objects
+        if database.password and not (database.url or "").startswith("postgresql"):
+            yield ("service", "database", "password"), "only a PostgreSQL database (url) has a password"
+        on_s3 = (objects.url or "").startswith("s3:")
+        for name in sorted(objects.model_fields_set - {"url"}) if not on_s3 else ():
+            yield ("service", "objects", name), "this is for an object store on S3 (url: s3://BUCKET/PREFIX)"
+        endpoint = objects.endpoint or ""
+        if on_s3 and endpoint.startswith("http:") and not objects.allow_http:
+            yield ("service", "objects", "endpoint"), "an endpoint without TLS needs allow_http: true"
+        if (objects.access_key_id is None) != (objects.secret_access_key is None):
+            yield ("service", "objects"), "access_key_id and secret_access_key belong together"
 
 
 def unknown(kind: str, name: str, known: Any) -> str:

@@ -14,16 +14,20 @@ file and line. The form of a built toolbox::
 from __future__ import annotations
 
 import ast
+import contextlib
 import hashlib
 import importlib.util
+import json
+import os
 import sys
+import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from pilotage.configuration.commands import Module, describe
+from pilotage.configuration.commands import Module, describe, dotted
 from pilotage.configuration.compaction import ToolboxError, compact, parse
 from pilotage_node.compose import ComposeError, check_traits
 from pilotage_node.compose.script import canonical
@@ -35,6 +39,7 @@ Built = dict[str, Any]
 
 FORMAT = 1
 NODE = "pilotage_node"
+HEAD = "compose/head.txt"
 
 # The standard library of every Python from 3.6 on: neither what came later nor what has been removed since.
 _LATER = {"contextvars", "dataclasses", "graphlib", "tomllib", "zoneinfo", "compression", "annotationlib", "_colorize"}
@@ -89,8 +94,9 @@ def build(source: Path | str, name: str, *, others: Sequence[Built] = (), exclud
     """
     root, package = _locate(source)
     own = {module.path: module for module in _read(root, package, set(exclude))}
+    options = {entry["module"]: entry["options"] for other in others for entry in other["commands"].values()}
     foreign = {
-        path: Module(path, f"{other['name']}:{path}", ast.parse(text))
+        path: Module(path, f"{other['name']}:{path}", ast.parse(text), options=options.get(dotted(path)))
         for other in others
         for path, text in other["modules"].items()
         if path.endswith(".py")
@@ -108,21 +114,47 @@ def build(source: Path | str, name: str, *, others: Sequence[Built] = (), exclud
     return _sealed(result)
 
 
-@cache
 def base() -> Built:
-    """The base toolbox: the commands that every Pilotage has. Built once per process."""
-    return build(f"{NODE}.toolbox", "base", others=(core(),))
+    """The base toolbox: the commands that every Pilotage has."""
+    return _own()["base"]
 
 
-@cache
 def core() -> Built:
     """The runner, the courier, the agent: what commands run on. Has no commands, but the frame of the script itself."""
+    return _own()["core"]
+
+
+@cache
+def _own() -> dict[str, Built]:
+    """The node's own toolboxes. Built once for any state of their sources and kept in the user's cache, because a
+    build takes half a second: a copy that cannot be read, or is not what it says, is built anew."""
     root, _ = _locate(NODE)
+    digest = hashlib.sha256(sys.version.encode())
+    for file in sorted([*root.rglob("*.py"), root / HEAD, *Path(__file__).parent.glob("*.py")]):
+        digest.update(f"{file}\0{file.stat().st_size}\0".encode() + file.read_bytes())
+    kept = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "pilotage", "toolboxes.json")
+    with contextlib.suppress(OSError, ValueError, LookupError, TypeError, AttributeError):
+        found = json.loads(kept.read_text("utf-8"))
+        if found["of"] == digest.hexdigest() and all(_sealed(found[name]) == found[name] for name in ("base", "core")):
+            return {name: found[name] for name in ("base", "core")}
+    made_core = _core(root)
+    made = {"core": made_core, "base": build(f"{NODE}.toolbox", "base", others=(made_core,))}
+    if kept.is_absolute():  # else there is no home
+        with contextlib.suppress(OSError):
+            kept.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=kept.parent) as new:
+                json.dump(made | {"of": digest.hexdigest()}, new)
+                new.flush()
+                os.replace(new.name, kept)  # so that nothing is left to remove, which is an OSError
+    return made
+
+
+def _core(root: Path) -> Built:
     result = build(NODE, "core", exclude=("toolbox", "toolboxes", "compose"))
-    head = (root / "compose" / "head.txt").read_text("utf-8")
+    head = (root / HEAD).read_text("utf-8")
     boot = root / "compose" / "boot.py"
     text = boot.read_text("utf-8")
-    result["modules"][f"{NODE}/compose/head.txt"] = "".join(
+    result["modules"][f"{NODE}/{HEAD}"] = "".join(
         line for line in head.splitlines(keepends=True) if not line.startswith("## ")
     )
     result["modules"][f"{NODE}/compose/boot.py"] = compact(text, str(boot), parse(text, str(boot)))

@@ -1,7 +1,8 @@
 """Demand x supply -> submissions. Pure: everything comes in as data, the clock included, so a simulator can drive it.
 
 The rule: a pilot is sent for waiting jobs that find room neither in pilots on their way nor in the idle part of those
-that run. What is scarce (slots, caps) goes by priority first, then to the VO that has least of its share.
+that run. What is scarce (slots, caps) goes to the VO that has least of its share, then to the owner that was sent
+least; priority counts only among the jobs of one owner.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ class Demand:
     requirements: Mapping[str, Any]
     priority: int = 0
     since: float = 0.0
+    owner: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,18 +163,21 @@ def plan(
             left.append((need, waiting))
     sent: Counter[Key] = Counter()
     cores = Counter(dict.fromkeys(policy.shares, 0))
+    turns: Counter[tuple[str, str]] = Counter()
+    oldest: dict[tuple[str, str], int] = {}
     for pilot in alive:
         cores[pilot.vo] += pilot.cores
+    for need, _ in left:
+        who = need.vo, need.owner
+        oldest[who] = min(oldest.get(who, need.id), need.id)
+
+    def turn(index: int) -> tuple[float, int, int, int, int, int]:
+        need, who = left[index][0], (left[index][0].vo, left[index][0].owner)
+        load = cores[need.vo] / policy.shares.get(need.vo, 1.0)
+        return load, turns[who], oldest[who], -need.priority, -need.requirements["cores"], need.id
+
     while left:
-        index = min(
-            range(len(left)),
-            key=lambda i: (
-                -left[i][0].priority,
-                cores[left[i][0].vo] / policy.shares.get(left[i][0].vo, 1.0),
-                -left[i][0].requirements["cores"],
-                left[i][0].id,
-            ),
-        )
+        index = min(range(len(left)), key=turn)
         need, waiting = left[index]
         waiting = rooms.place(need, waiting)
         chosen = _choose(entrances, need, limits) if waiting else None
@@ -182,6 +187,7 @@ def plan(
         sent[chosen.key] += 1
         limits.take(chosen)
         cores[need.vo] += chosen.cores
+        turns[need.vo, need.owner] += chosen.cores
         rooms.add(chosen, chosen.free)
         left[index] = (need, rooms.place(need, waiting))
     return sorted(Submission(*key, count) for key, count in sent.items())

@@ -98,6 +98,5 @@ def verdict(record: Row, status: Status, over_since: float, now: float, lost_sec
         return Verdict(life.ABORTED, code, f"it never registered: {why}")
     if code is None:
         return Verdict(life.ABORTED, None, f"it ended without its last report: {why}")
-    if code == exitcodes.OK:
-        return Verdict(life.DONE, code, "its last report did not arrive")
-    return Verdict(life.FAILED, code, f"its last report did not arrive: {why}")
+    late = "its last report did not arrive"
+    return Verdict(life.end_state(code), code, late if code == exitcodes.OK else f"{late}: {why}")

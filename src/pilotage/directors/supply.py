@@ -82,7 +82,15 @@ class Waiting:
         rows = [row for row in rows if row["waiting"] > 0]
         self.since = {row["id"]: self.since.get(row["id"], now) for row in rows}
         return [
-            Demand(row["id"], row["vo"], row["waiting"], row["requirements"], row["priority"], self.since[row["id"]])
+            Demand(
+                row["id"],
+                row["vo"],
+                row["waiting"],
+                row["requirements"],
+                row["priority"],
+                self.since[row["id"]],
+                row["owner"],
+            )
             for row in rows
         ]
 

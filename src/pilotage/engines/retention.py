@@ -7,7 +7,7 @@ from sqlalchemy import Connection, func, select
 
 from pilotage.engines.settings import Settings
 from pilotage.storage import Storage, events, files, jobs, leases, pilots, tables
-from pilotage.storage.objects import file_key
+from pilotage.storage.objects import file_key, output_key
 from pilotage.wms.jobs import MATCHED, RUNNING, WAITING
 
 BATCH = 500
@@ -37,10 +37,18 @@ async def purge(storage: Storage, settings: Settings, now: float) -> dict[str, i
         found = await storage.write(function, now - keep, BATCH)
         gone[kind] = found if isinstance(found, int) else len(found)
     stamps = await storage.write(pilots.purge, now - settings.keep_pilots, BATCH)
-    for stamp in stamps:
-        await storage.objects.delete_under(f"logs/{stamp}")
-        await storage.objects.delete_under(f"pilots/{stamp}")
+    await _delete_logs(storage, stamps)
+    unlogged = await storage.read(pilots.old_logs, now - settings.keep_logs, BATCH)
+    await _delete_logs(storage, unlogged)
+    await storage.write(pilots.logs_purged, unlogged, now)  # after the deletion: cut short, it is done again
     unused = await storage.write(_files, now - settings.keep_files)
     for vo, sha256 in await storage.read(_still_gone, unused):
         await storage.objects.delete(file_key(vo, sha256))
-    return {**gone, "pilots": len(stamps), "files": len(unused)}
+    return {**gone, "pilots": len(stamps), "logs": len(unlogged), "files": len(unused)}
+
+
+async def _delete_logs(storage: Storage, stamps: list[str]) -> None:
+    """A pilot's log and outputs go together."""
+    for stamp in stamps:
+        await storage.objects.delete_under(f"logs/{stamp}")
+        await storage.objects.delete_under(output_key(stamp, "").rstrip("/"))

@@ -19,7 +19,8 @@ class Settings:
         default_factory=dict
     )  # {vo: share} or {vo: {"share": n, "owners": {owner: n}}}; else 1
     keep_jobs: float = 30 * DAY  # after their end
-    keep_pilots: float = 30 * DAY  # after their end, with their logs and outputs
+    keep_pilots: float = 30 * DAY  # after their end
+    keep_logs: float = 14 * DAY  # pilots' logs and outputs after their end; never longer than the pilots
     keep_events: float = 90 * DAY
     keep_files: float = 30 * DAY  # after their last use
     purge_seconds: float = 60.0  # how often what is too old is looked for

@@ -1,4 +1,7 @@
-"""What surrounds every request: its id, and its count. Plain ASGI, for it runs on each of a pilot's syncs."""
+"""What surrounds every request: its id, its count, and what no route takes.
+
+Plain ASGI, for it runs on each of a pilot's syncs.
+"""
 
 from __future__ import annotations
 
@@ -41,4 +44,13 @@ class Envelope:
             text = "The header Pilotage-Request has 1 to 64 letters, digits, '.', '_', ':' or '-'."
             await answer(400, "request_id", text)(scope, receive, sending)
             return
+        if "\x00" in scope["path"] or _has_nul(scope["query_string"]):
+            # No name of ours has one, and PostgreSQL takes none in a text.
+            text = "A NUL character is not allowed in a path or a query."
+            await answer(422, "invalid", text)(scope, receive, sending)
+            return
         await self._app(scope, receive, sending)
+
+
+def _has_nul(query: bytes) -> bool:
+    return b"%00" in query or b"\x00" in query

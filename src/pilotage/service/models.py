@@ -112,7 +112,7 @@ class JobSpec(Model):
     platform: Label | None = Field(None, description="the node must be of this platform")
     sites: list[Label] = Field(default_factory=list, max_length=1000, description="only here; empty: anywhere")
     banned_sites: list[Label] = Field(default_factory=list, max_length=1000, description="never here")
-    priority: int = Field(0, ge=-MAX_PRIORITY, le=MAX_PRIORITY, description="higher runs first, within owner and VO")
+    priority: int = Field(0, ge=-MAX_PRIORITY, le=MAX_PRIORITY, description="higher runs first, among your own jobs")
     retries: int = Field(2, ge=0, le=100, description="how often it starts again after its pilot was lost")
     isolation: Literal["preferred", "required", "none"] = "preferred"
 

@@ -2,6 +2,7 @@
 both."""
 
 import hashlib
+import secrets
 from collections.abc import AsyncIterable, AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -136,6 +137,12 @@ class Objects:
         keys = [key for key, _ in await self.names(prefix)]
         await self.delete(*keys)
         return len(keys)
+
+    async def ready(self) -> None:
+        """Raises when nothing can be written here."""
+        key = f"ready/{secrets.token_hex(8)}"
+        await self.put(key, b"ready")
+        await self.delete(key)
 
     async def log(self, stamp: str, offset: int = 0, limit: int = 1 << 20) -> bytes:
         """At most ``limit`` bytes of a pilot's log from ``offset``, put together from its chunks.

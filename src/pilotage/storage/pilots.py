@@ -10,7 +10,7 @@ from sqlalchemy.exc import IntegrityError
 from pilotage.storage import events, jsontext
 from pilotage.storage.errors import Conflict, Ended, Expired, StampUsed, Unknown
 from pilotage.storage.sql import insert_or
-from pilotage.storage.tables import ACTIVE, pilot_commands, pilots
+from pilotage.storage.tables import ACTIVE, KEPT, pilot_commands, pilots
 from pilotage.storage.tokens import digest as digest_of
 from pilotage.wms.pilots import ABORTED, LOST, NEVER_STARTED, PLANNED, RUNNING, SUBMITTED, next_state
 
@@ -135,7 +135,8 @@ def get(conn: Connection, stamp: str) -> Row | None:
     Keys: stamp, vo, site, resource, queue, flavour, digest, revision, state, reason, reference, sequence, created,
     submitted, registered, seen, expires, ended, secret_expires (unix seconds or None), exit_code, phase, node (dict),
     usage (dict), log_size (bytes of log stored), jobs (leases that it ever got), done (results that it gave), ordered
-    (None, "drain", "kill"), order_why, outputs_at (None or when the director fetched its outputs).
+    (None, "drain", "kill"), order_why, outputs_at (None or when the director fetched its outputs), logs_purged (None or
+    when its log and outputs were deleted).
     """
     row = conn.execute(_one, {"b_stamp": stamp}).mappings().first()
     return None if row is None else _plain(row)
@@ -340,6 +341,18 @@ def expire(conn: Connection, now: float, limit: int = 500) -> list[str]:
         if reason == LOST:
             lost.append(stamp)
     return lost
+
+
+def old_logs(conn: Connection, before: float, limit: int = 500) -> list[str]:
+    """Stamps of pilots that ended before then and whose logs and outputs are still kept, the first ended first."""
+    query = select(pilots.c.stamp).where(KEPT, pilots.c.ended < before).order_by(pilots.c.ended).limit(limit)
+    return list(conn.execute(query).scalars())
+
+
+def logs_purged(conn: Connection, stamps: Sequence[str], now: float) -> None:
+    """Notes that logs and outputs of these ended pilots were deleted from the object store."""
+    if stamps:
+        conn.execute(update(pilots).where(pilots.c.stamp.in_(stamps)).values(logs_purged=now, log_size=0))
 
 
 def purge(conn: Connection, before: float, limit: int = 500) -> list[str]:

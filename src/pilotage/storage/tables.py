@@ -5,7 +5,7 @@ in a later release, so that two versions of the service can share a PostgreSQL d
 
 from sqlalchemy import BigInteger, Column, Float, ForeignKey, Index, Integer, MetaData, Table, Text, literal_column
 
-REVISION = "0001"
+REVISION = "0002"
 """The newest migration that this code knows: what a new database is stamped with."""
 
 metadata = MetaData(
@@ -134,6 +134,7 @@ pilots = Table(
     Column("ordered", Text),
     Column("order_why", Text),
     Column("outputs_at", Float),
+    Column("logs_purged", Float),
     Index("pilots_created", "created"),
     Index("pilots_resource_ended", "resource", "ended"),
 )
@@ -141,6 +142,10 @@ pilots = Table(
 ACTIVE = pilots.c.ended.is_(None)
 
 Index("pilots_active", pilots.c.resource, pilots.c.created, sqlite_where=ACTIVE, postgresql_where=ACTIVE)
+
+KEPT = pilots.c.logs_purged.is_(None)
+
+Index("pilots_logs", pilots.c.ended, sqlite_where=KEPT, postgresql_where=KEPT)
 
 pilot_commands = Table(
     "pilot_commands",

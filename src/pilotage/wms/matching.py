@@ -58,8 +58,9 @@ def match(
 ) -> list[tuple[int, int]]:
     """How many jobs of which queues a pilot gets: [(queue id, n)], in the order of choice.
 
-    First fills what is free, then adds up to ``want["ahead"]`` jobs that would fit the empty node. Higher priority
-    comes first, then fair share, then the older queue. ``queues``: {id, vo, owner, priority, waiting, requirements};
+    First fills what is free, then adds up to ``want["ahead"]`` jobs that would fit the empty node. Fair share comes
+    first, between VOs, then between owners; priority counts only among the queues of one owner, then the older queue
+    comes first. ``queues``: {id, vo, owner, priority, waiting, requirements};
     ``want``: see the protocol; ``granted``: requirements of jobs that the pilot has been given and does not know of
     yet.
 
@@ -92,27 +93,33 @@ def match(
 def _order(
     queues: list[Mapping[str, Any]], left: dict[int, int], loads: Loads, room: Room | None = None
 ) -> Iterator[Mapping[str, Any]]:
-    """One queue at a time, for one job of it: by priority, then by load, each choice weighing on the next and, with a
-    room, using some of it up.
+    """One queue at a time, for one job of it: by load, then by priority among the queues of one owner, each choice
+    weighing on the next and, with a room, using some of it up. Between owners of equal load the one with the oldest
+    queue comes first, whatever its priority.
 
     A heap whose entries may be out of date: loads only grow and room only shrinks, so an entry is looked at again when
     it comes up, and goes back, or out.
     """
+    waiting = [queue for queue in queues if left[queue["id"]]]
+    oldest: dict[tuple[str, str], int] = {}
+    for queue in waiting:
+        who = queue["vo"], queue["owner"]
+        oldest[who] = min(oldest.get(who, queue["id"]), queue["id"])
     heap = [
-        (-queue["priority"], loads.rank(queue["vo"], queue["owner"]), queue["id"], queue)
-        for queue in queues
-        if left[queue["id"]]
+        (loads.rank(*who), oldest[who], -queue["priority"], queue["id"], queue)
+        for queue in waiting
+        for who in ((queue["vo"], queue["owner"]),)
     ]
     heapq.heapify(heap)
     while heap:
-        urgency, rank, number, queue = heap[0]
+        rank, first, urgency, number, queue = heap[0]
         requirements = queue["requirements"]
         if left[number] <= 0 or (room is not None and not room.fits(requirements)):
             heapq.heappop(heap)
             continue
         now = loads.rank(queue["vo"], queue["owner"])
         if now != rank:
-            heapq.heapreplace(heap, (urgency, now, number, queue))
+            heapq.heapreplace(heap, (now, first, urgency, number, queue))
             continue
         left[number] -= 1
         if room is not None:

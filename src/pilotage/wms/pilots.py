@@ -1,5 +1,7 @@
 """The life cycle of a pilot."""
 
+from pilotage_node.exitcodes import TABLE
+
 PLANNED = "Planned"  # recorded, not yet known to be submitted
 SUBMITTED = "Submitted"
 RUNNING = "Running"
@@ -15,6 +17,10 @@ LOST = "lost"
 
 NEVER_STARTED = "never_started"
 """The reason of an Aborted pilot whose one-time secret expired unused."""
+
+GOOD = frozenset((200, 300))
+"""Shutdown codes of the Vacuum model (see pilotage_node.exitcodes) of a pilot that did what it could: success, no
+work."""
 
 TRANSITIONS: dict[str, frozenset[str]] = {
     PLANNED: frozenset((SUBMITTED, RUNNING, FAILED, ABORTED)),
@@ -35,5 +41,11 @@ def next_state(state: str, wanted: str, reason: str = "") -> str | None:
 
 
 def end_state(exit_code: int | None) -> str:
-    """The state that a pilot's own last report means."""
-    return DONE if exit_code == 0 else FAILED
+    """The state that a pilot's own last report means: Done where its shutdown code (pilotage_node.exitcodes) says
+    success or no work, so a pilot that found nothing to do, or was told to leave and did, has not failed.
+
+    >>> end_state(0), end_state(20), end_state(None)
+    ('Done', 'Failed', 'Failed')
+    """
+    shutdown = TABLE[exit_code][0] if exit_code in TABLE else None
+    return DONE if shutdown in GOOD else FAILED

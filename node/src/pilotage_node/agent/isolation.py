@@ -11,8 +11,7 @@ signal N is therefore seen as exit code 128 + N.
 """
 
 import os
-import signal
-import time
+import subprocess
 
 from pilotage_node.agent.files import remove
 
@@ -35,6 +34,7 @@ while read -r _ _ _ _ point options _; do
 done </proc/self/mountinfo 2>/dev/null
 cd "$job"; exec setpriv --bounding-set=-all --inh-caps=-all --no-new-privs -- "$@"
 """
+QUIET = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
 PROBE = r'[ ! -e "$1" ] && [ "$(readlink /proc/self/ns/pid)" != "$2" ] && : >/tmp/ok && : >ok'
 
 
@@ -55,13 +55,14 @@ def hidden_paths(workdir, extra):
     return found
 
 
-def wrap(kind, directory, private, hidden, gpus, arguments):
+def wrap(kind, directory, hide, gpus, arguments):
     """The command line that runs ``arguments`` isolated.
 
-    :param directory: the job's directory, the only one that stays writable
-    :param private: an empty directory that it sees as /tmp and /var/tmp
+    :param directory: the job's, the only one that stays writable; ``.tmp`` in it is what it sees as /tmp and /var/tmp
+    :param hide: paths that it must not see, besides those always hidden
     :param gpus: does it need the device files of GPUs?
     """
+    private, hidden = directory + "/.tmp", hidden_paths(os.path.dirname(os.path.dirname(directory)), hide)
     if kind == "unshare":
         return UNSHARE.split() + [SETUP, "sh", directory, private] + hidden + ["--"] + INIT + arguments
     line = BWRAP.split()
@@ -76,34 +77,20 @@ def wrap(kind, directory, private, hidden, gpus, arguments):
     return line + ["--bind", directory, directory, "--chdir", directory, "--"] + INIT + arguments
 
 
-def find(jobs, hidden, run):
+def find(room, secret, hide):
     """The kinds that work here, each really tried; at most one, the best.
 
-    :param jobs: the directory of jobs, below a hidden one
-    :param run: function that starts a command line in a directory and gives its pid; raises OSError
+    :param room: the directory of a job
+    :param secret: a path below a hidden one
     """
-    secret, room, private = [os.path.join(jobs, name) for name in ("secret", "room", "private")]
-    for path in (secret, room, private):
-        os.mkdir(path, 0o700)
+    os.makedirs(room + "/.tmp")
     probe = ["/bin/sh", "-c", PROBE, "sh", secret, os.readlink("/proc/self/ns/pid")]
     works = []
     for kind in ("bwrap", "unshare") if os.getuid() else ("bwrap",):
         try:
-            wait_for(run(wrap(kind, room, private, hidden, False, probe), room))
-        except OSError:
-            continue
-        if os.path.exists(os.path.join(room, "ok")):
-            works = [kind]
-            break
-    for path in (secret, room, private):
-        remove(path)
+            if not works and not subprocess.call(wrap(kind, room, hide, False, probe), timeout=10, **QUIET):
+                works.append(kind)
+        except (OSError, subprocess.TimeoutExpired):
+            pass
+    remove(room)
     return works
-
-
-def wait_for(pid):
-    """Wait for at most 10 s until it has ended."""
-    until = time.monotonic() + 10
-    while not os.waitpid(pid, os.WNOHANG)[0]:
-        if time.monotonic() > until:
-            os.killpg(pid, signal.SIGKILL)
-        time.sleep(0.002)

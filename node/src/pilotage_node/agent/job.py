@@ -1,76 +1,63 @@
-"""One job of the agent: its directory, its start, its end, its report.
-
-A program is started by ``os.posix_spawnp`` with ``setsid``: 0.87 CPU-ms for /bin/true, where ``subprocess.Popen`` takes
-0.93 (measured, Python 3.11). Python 3.6 and 3.7, and C libraries without POSIX_SPAWN_SETSID, have only Popen.
-"""
+"""One job of the agent: its directory, its start, its use of the node against its limits, its end, its report;
+and whose a process is."""
 
 import os
 import signal
+import subprocess
+import time
 
-from pilotage_node.agent import isolation, limits
-from pilotage_node.agent.files import checked, matches, remove
-from pilotage_node.agent.room import need_of
-from pilotage_node.agent.streams import Stream
+from pilotage_node.agent import isolation
+from pilotage_node.agent.files import Stream, checked, disk_use, matches, remove
+from pilotage_node.processes import children_of, descendants, snapshot
 
-LEASED, FETCHING, RUNNING, STORING = range(4)
-
-
-def spawn(arguments, environment, directory, stdout, stderr):
-    """Start a program, looked for on the pilot's own PATH, in a session of its own; gives its pid.
-
-    It inherits descriptors 0 (/dev/null), 1 and 2 only, as all of ours are close-on-exec. The current directory becomes
-    ``directory``: nothing here uses relative names.
-
-    :raises OSError: it cannot be executed
-    """
-    arguments = [argument.encode("utf-8", "surrogateescape") for argument in arguments]
-    environment = {name.encode(): value.encode("utf-8", "surrogateescape") for name, value in environment.items()}
-    os.chdir(directory)
-    if hasattr(os, "posix_spawn"):
-        actions = [(os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0)]
-        actions += [(os.POSIX_SPAWN_DUP2, stdout, 1), (os.POSIX_SPAWN_DUP2, stderr, 2)]
-        how = {"file_actions": actions, "setsid": True, "setsigmask": ()}
-        how["setsigdef"] = (signal.SIGPIPE, signal.SIGXFSZ)  # Python ignores them, a program must not inherit that
-        try:
-            return os.posix_spawnp(arguments[0], arguments, environment, **how)
-        except NotImplementedError:
-            pass
-    import subprocess
-
-    files = {"stdin": subprocess.DEVNULL, "stdout": stdout, "stderr": stderr}
-    process = subprocess.Popen(arguments, env=environment, start_new_session=True, **files)
-    process.returncode = 0  # we reap it ourselves
-    return process.pid
+KINDS = ("cores", "memory_mib", "disk_mib", "gpus")
+"""What a job takes of the node."""
+BASE = {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ}
+"""What a job gets of the pilot's environment."""
+MIB = 1 << 20
+STRAY = "stray"
+LIMITS = ("memory_mib", "disk_mib", "cpu_seconds", "wall_seconds")
+FAREWELL = 5
+"""Seconds from SIGTERM to SIGKILL of a job; from its lease to going back of one that was leased ahead in vain; from
+killing all jobs to leaving without what is still being stored (those jobs run again elsewhere)."""
 
 
 class JobFailed(Exception):
     """It ends before its start, by its own fault: (reason of the protocol, message)."""
 
 
+def raw(text):
+    """As the kernel gets it, whatever the locale."""
+    return text.encode("utf-8", "surrogateescape")
+
+
 class Job:
     """A lease of this pilot and what became of it; its attributes begin with those of the grant (protocol).
 
-    fate: why we stopped it, (state, reason, message), None while it lives by itself; result: (state, reason, message,
-    exit code, signal); isolation: kind used; told: its Running was reported; waiting: transfers under way.
+    report: the last one, in the making; it has a ``state`` once the job is over. life: the agent's steps for it. fate:
+    why we stop it, (state, reason, message), None while it lives by itself; killed at ``kill_at``. waiting: transfers
+    under way. used: CPU time of user and system [s], memory [bytes], disk [bytes], of the whole tree.
+
+    :param total: what the pilot has: the limit of a job that has none of its own
     """
 
-    pid = started = fate = result = isolation = usage = None
-    phase, told, waiting = LEASED, False, 0
+    pid = fate = isolation = told = None
+    waiting = 0
     streams = gpus = ()
-    rss = user = system = disk = disk_at = kill_at = wall = 0
+    used = (0, 0, 0, 0)
 
-    def __init__(self, grant, directory, now):
+    def __init__(self, grant, directory, total, now):
         self.__dict__.update(grant)
-        self.need = need_of(self.spec)
+        spec = self.spec
+        self.need = {kind: spec.get(kind) or 0 for kind in KINDS}
+        self.limits = dict(total, **{key: most for key, most in spec.items() if most})
+        self.inputs = spec.get("inputs") or ()
         self.since = now
         self.directory = os.path.join(directory, self.lease)
-        self.outputs = []
-
-    def directories(self):
-        return [self.directory] + ([self.directory + ".tmp"] if self.isolation else [])
+        self.report = {"kind": "job", "lease": self.lease, "outputs": []}
 
     def prepare(self, kinds, cache):
-        """Make its directory; gives the requests for its input files, without ids.
+        """Make its directory; yields the requests for its input files.
 
         :param kinds: isolation that works here
         :raises OSError: the node's fault; :raises JobFailed: its own
@@ -78,131 +65,160 @@ class Job:
         wanted = self.spec.get("isolation") or "none"
         if wanted == "required" and not kinds:
             raise JobFailed("isolation_missing", "no kind of isolation works on this node")
-        self.isolation = kinds[0] if kinds and wanted != "none" else None
-        for path in self.directories():
-            os.mkdir(path, 0o700)
-        requests = []
-        for item in self.spec.get("inputs") or ():
+        os.mkdir(self.directory, 0o700)
+        if kinds and wanted != "none":
+            self.isolation = kinds[0]
+            os.mkdir(self.directory + "/.tmp")
+        for item in self.inputs:
             try:
                 path = os.path.join(self.directory, checked(item["name"]))
                 os.makedirs(os.path.dirname(path), exist_ok=True)
             except (ValueError, OSError) as error:
                 raise JobFailed("input_failed", str(error))
-            requests.append({"op": "get", "sha256": item["sha256"], "path": path, "token": self.token, "cache": cache})
-        return requests
+            yield {"op": "get", "sha256": item["sha256"], "path": path, "cache": cache}
 
-    def environment(self, base):
-        """A clean one: ``base``, the job's own, and what the agent says; nothing else of the pilot's."""
-        spec = self.spec
-        environment = dict(base, HOME=self.directory, TMPDIR="/tmp" if self.isolation else self.directory)
-        environment["OMP_NUM_THREADS"] = cores = str(self.need["cores"])
-        environment.update(spec.get("environment") or ())
-        environment.update(PILOTAGE_JOB=str(self.job), PILOTAGE_LEASE=self.lease, PILOTAGE_CORES=cores)
-        if spec.get("memory_mib"):
-            environment["PILOTAGE_MEMORY_MIB"] = str(spec["memory_mib"])
-        environment["CUDA_VISIBLE_DEVICES"] = ",".join(self.gpus)
-        return environment
+    def environment(self):
+        """A clean one: the job's own, and what the agent says; of the pilot's nothing but PATH and LANG."""
+        cores = str(self.need["cores"])
+        temporary = "/tmp" if self.isolation else self.directory
+        found = dict(BASE, HOME=self.directory, TMPDIR=temporary, OMP_NUM_THREADS=cores)
+        found.update(self.spec.get("environment") or (), CUDA_VISIBLE_DEVICES=",".join(self.gpus))
+        found.update(PILOTAGE_JOB=str(self.job), PILOTAGE_LEASE=self.lease, PILOTAGE_CORES=cores)
+        return {raw(name): raw(value) for name, value in found.items()}
 
-    def start(self, base, hidden):
-        """Start it.
+    def start(self, hide):
+        """Start it, in a session of its own. It inherits descriptors 0 (/dev/null), 1 and 2 only.
 
-        :param hidden: function that gives the paths to hide
+        :param hide: paths that it must not see where it is isolated
         :raises JobFailed: it cannot be executed; :raises OSError: the node's fault
         """
-        for item in self.spec.get("inputs") or ():
-            os.chmod(os.path.join(self.directory, item["name"]), 0o755 if item.get("executable") else 0o644)
-        environment, arguments = self.environment(base), list(self.spec["command"])
-        if "PATH" in (self.spec.get("environment") or ()):
-            arguments.insert(0, "/usr/bin/env")  # which looks for the program on the job's own PATH
+        for item in self.inputs:
+            if item["executable"]:
+                os.chmod(os.path.join(self.directory, item["name"]), 0o755)
+        line = self.spec["command"]
         if self.isolation:
-            private = self.directory + ".tmp"
-            arguments = isolation.wrap(self.isolation, self.directory, private, hidden(), self.gpus, arguments)
-        ends, streams, cap = [], [], (self.spec.get("stdout_mib") or 0) * limits.MIB
-        disk = self.spec.get("disk_mib")
+            line = isolation.wrap(self.isolation, self.directory, hide, self.gpus, line)
+        cap = (self.spec.get("stdout_mib") or 0) * MIB
+        self.streams = [Stream(name, "%s.%s" % (self.directory, name), cap) for name in ("stdout", "stderr")]
+        out, err = [stream.writer for stream in self.streams]
+        how = {"stdin": subprocess.DEVNULL, "stdout": out, "stderr": err, "cwd": self.directory, "close_fds": False}
         try:
-            for name in ("stdout", "stderr"):
-                fd, end = os.pipe()
-                ends.append(end)
-                streams.append(Stream(name, fd, "%s.%s" % (self.directory, name), cap))
-            self.streams = streams
-            before = limits.file_limit(disk * limits.MIB) if disk else None
-            try:
-                self.pid = spawn(arguments, environment, self.directory, *ends)
-            except (OSError, ValueError) as error:
-                raise JobFailed("start_failed", "%.200s: %s" % (self.spec["command"][0], error))
-            finally:
-                if disk:
-                    limits.file_limit(before)
-            if self.spec.get("cpu_seconds"):
-                limits.cpu_limit(self.pid, self.spec["cpu_seconds"])
+            process = subprocess.Popen(
+                [raw(word) for word in line], env=self.environment(), start_new_session=True, **how
+            )
+        except (OSError, ValueError) as error:
+            raise JobFailed("start_failed", "%.200s: %s" % (line[0], error))
         finally:
-            for end in ends:
-                os.close(end)
+            os.close(out)
+            os.close(err)
+        process.returncode = 0  # we reap it ourselves
+        self.pid, self.started = process.pid, time.monotonic()
 
-    def ended(self, status, used, wall):
-        """Its first process ended; ``status`` and ``used`` as ``os.wait4`` gives them. ``max_rss_mib`` is not below the
-        agent's own at the start, from which the kernel counts."""
-        self.wall = wall
+    def use(self, *used):
+        self.used = [max(pair) for pair in zip(self.used, used)]
+
+    def measure(self, processes):
+        """Note what its processes use now; children that they waited for are in their account."""
+        user = sum(process.cpu_user + process.reaped_user for process in processes)
+        system = sum(process.cpu_system + process.reaped_system for process in processes)
+        self.use(user, system, sum(process.rss for process in processes), disk_use(self.directory))
+
+    def exceeded(self, now):
+        """How to stop a job that exceeds a limit, (farewell, state, reason, message), else None."""
+        user, system, memory, disk = self.used
+        used = memory / MIB, disk / MIB, user + system, now - self.started
+        for key, value in zip(LIMITS, used):
+            most = self.limits.get(key)
+            if most and value > most:
+                what, _, unit = key.partition("_")
+                # memory and disk are shared with others: no time for a farewell
+                farewell = FAREWELL if unit == "seconds" else 0
+                return farewell, "Failed", what + "_limit", "%s was %d, the limit is %d" % (key, value, most)
+        return None
+
+    def ended(self, status, used):
+        """Its first process ended; ``status`` and ``used`` as ``os.wait4`` gives them.
+
+        What it used is held against its limits once more, so that its fate does not hang on when we looked. The memory
+        that the kernel tells is not: it is never below the agent's own at the start.
+        """
+        now = time.monotonic()
+        try:
+            os.killpg(self.pid, signal.SIGKILL)
+        except OSError:
+            pass
         code, number = status >> 8, status & 127
         if self.isolation and 128 < code <= 192:
             number = code - 128
-        self.user, self.system = max(self.user, used.ru_utime), max(self.system, used.ru_stime)
-        self.usage = {
-            "cpu_user": round(self.user, 4),
-            "cpu_system": round(self.system, 4),
-            "max_rss_mib": round(max(self.rss / limits.MIB, used.ru_maxrss / 1024), 1),
-            "read_mib": round(used.ru_inblock / 2048, 2),
-            "write_mib": round(used.ru_oublock / 2048, 2),
+        disk = disk_use(self.directory) if self.spec.get("disk_mib") else 0
+        self.use(used.ru_utime, used.ru_stime, 0, disk)
+        verdict = "Failed" if code or number else "Done", "signal" if number else "exit", ""
+        self.end(*self.fate or (self.exceeded(now) or (0, *verdict))[1:])
+        usage = {
+            "cpu_user": self.used[0],
+            "cpu_system": self.used[1],
+            "max_rss_mib": max(self.used[2] / MIB, used.ru_maxrss / 1024),
+            "read_mib": used.ru_inblock / 2048,
+            "write_mib": used.ru_oublock / 2048,
         }
-        verdict = self.fate or self.verdict(code, number)
-        self.result = verdict + ((None, number) if number else (code, None))
+        self.report.update(usage=usage, wall_seconds=round(now - self.started, 4), isolation=self.isolation)
+        self.report.update(exit_code=None if number else code, signal=number or None)
+        for stream in self.streams:
+            stream.close()
+            self.report[stream.name] = stream.text()
 
-    def verdict(self, code, number):
-        """(state, reason, message) of a job that we did not stop."""
-        if not code and not number:
-            return "Done", "exit", ""
-        cpu, disk = self.spec.get("cpu_seconds"), self.spec.get("disk_mib")
-        if cpu and (number == signal.SIGXCPU or self.user + self.system >= cpu):
-            return "Failed", "cpu_limit", "used more than %d s of CPU time" % cpu
-        if disk and number == signal.SIGXFSZ:
-            return "Failed", "disk_limit", "a file grew beyond %d MiB" % disk
-        return "Failed", "signal" if number else "exit", "ended by signal %d" % number if number else ""
+    def end(self, state, reason, message):
+        """It is over; a job that failed by itself keeps its own reason."""
+        if self.report.get("state") in (None, "Done"):
+            self.report.update(state=state, reason=reason, message=message)
+            self.report.setdefault("ended", time.monotonic())
 
     def uploads(self):
-        """The requests to store its outputs, without ids. May turn Done into Failed: output_missing, output_failed."""
-        if self.result[1] in ("killed", "drained"):
+        """The requests to store its outputs. May turn Done into Failed: output_missing."""
+        if self.report["reason"] in ("killed", "drained", "lost"):
             return []
-        files = [(stream.path, stream.name) for stream in self.streams if stream.file and stream.cap]
-        if self.spec.get("outputs"):
-            try:
-                found, missing = matches(self.directory, self.spec["outputs"])
-                files += found
-                if missing:
-                    self.fail("output_missing", "nothing matches " + ", ".join(missing)[:500])
-            except ValueError as error:
-                self.fail("output_failed", str(error))
-        return [{"op": "put", "path": path, "name": name, "token": self.token} for path, name in files]
-
-    def fail(self, reason, message):
-        """Something failed beside it; a job that failed by itself keeps its own reason."""
-        if self.result is None or self.result[0] == "Done":
-            self.result = ("Failed", reason, message) + (self.result or (None, None))[-2:]
-
-    def report(self):
-        """What its last report says (protocol)."""
-        keys = ("state", "reason", "message", "exit_code", "signal")
-        report = dict(zip(keys, self.result))
-        report.update(wall_seconds=round(self.wall, 4), usage=self.usage or {}, isolation=self.isolation)
-        report.update(outputs=self.outputs, stdout="", stderr="")
-        for stream in self.streams:
-            report[stream.name] = stream.text()
-        return report
+        files, globs = [(stream.path, stream.name) for stream in self.streams if stream.file], self.spec.get("outputs")
+        if globs:
+            found, missing = matches(self.directory, globs)
+            files += found
+            if missing:
+                self.end("Failed", "output_missing", "nothing matches " + ", ".join(missing)[:500])
+        return [{"op": "put", "path": path, "name": name} for path, name in files]
 
     def clean(self):
         """Remove all of it from the disk."""
         for stream in self.streams:
-            stream.close()
             if stream.file:
                 os.unlink(stream.path)
-        for path in self.directories():
-            remove(path)
+        remove(self.directory)
+
+
+def owner(everything, pid, jobs):
+    """Whose an orphan is: the pid of its job, STRAY when that is over, None while it cannot be told."""
+    process, lease = everything[pid], b""
+    try:
+        with open("/proc/%d/environ" % pid, "rb") as file:
+            lease = file.read().partition(b"PILOTAGE_LEASE=")[2].partition(b"\0")[0]
+    except OSError:
+        pass
+    for job in jobs.values():
+        if job.pid == process.session or job.lease.encode() == lease:
+            return job.pid
+    older = any(everything[job].start_ticks <= process.start_ticks for job in jobs if job in everything)
+    return None if older and not lease else STRAY
+
+
+def trees(jobs):
+    """The processes of each running job, {pid of the job: [Process]}; strays under STRAY; by one look for all jobs.
+
+    Processes that left their parent are children of the agent, which is a sub-reaper. Whose they are is known by their
+    session, or by PILOTAGE_LEASE in their environment; or they are nobody's, once no job runs that was there before
+    them.
+
+    :param jobs: running jobs by pid
+    """
+    everything, found = snapshot(), {}
+    for pid in children_of(everything, os.getpid()):
+        family = [everything[each] for each in [pid] + descendants(everything, pid)]
+        found.setdefault(pid if pid in jobs else owner(everything, pid, jobs), []).extend(family)
+    return found

@@ -58,34 +58,32 @@ class Script:
 
 
 def become(file):
-    """Make this the interpreter that a pilot wants: new enough, isolated, complete, speaking UTF-8. May not return."""
+    """Make this the interpreter that a pilot wants: new enough, complete, isolated, speaking UTF-8. May not return."""
     unfit = ""
     if sys.version_info < (3, 6):
         unfit = "is Python %s" % sys.version.split()[0]
     else:
         # What finds modules on disk; importing it by name would cost milliseconds.
         find = sys.meta_path[-1].find_spec
-        needed = ("json", "http", "socket", "_socket", "select", "subprocess", "resource", "ssl", "_ssl", "hashlib")
-        lacking = [n for n in needed if n not in sys.builtin_module_names and find(n) is None]
+        lacking = [n for n in NEEDED if n not in sys.builtin_module_names and find(n) is None]
         unfit = lacking and "lacks the modules " + ", ".join(lacking)
     if unfit:
         sys.stderr.write("pilot: %s %s\n" % (sys.executable, unfit))
         sys.stderr.flush()
+    if unfit or not (sys.flags.isolated and sys.flags.no_site):
+        if not unfit:  # the head knows how to start it
+            os.environ["PILOTAGE_PYTHON"] = sys.executable or ""
         os.execv("/bin/sh", ["sh", file] + sys.argv[1:])
-    bare = sys.flags.isolated and sys.flags.no_site
-    # Python 3.6 in the C locale takes file names for ASCII; a locale is the only thing that changes its mind.
-    narrow = sys.getfilesystemencoding() == "ascii" and os.environ.get("LC_ALL") != "C.UTF-8"
-    if narrow:
-        os.environ["PILOTAGE_LC_ALL"] = os.environ.get("LC_ALL", "")
-        os.environ["LC_ALL"] = "C.UTF-8"
-    if sys.executable and (narrow or not bare):
-        os.execv(sys.executable, [sys.executable, "-I", "-S", "-X", "utf8", file] + sys.argv[1:])
-    os.environ.pop("PILOTAGE_TRIED", None)
-    locale = os.environ.pop("PILOTAGE_LC_ALL", None)
-    if locale is not None:
-        del os.environ["LC_ALL"]
-        if locale:
-            os.environ["LC_ALL"] = locale
+    for name in ("PILOTAGE_TRIED", "PILOTAGE_PYTHON"):
+        os.environ.pop(name, None)
+    if "PILOTAGE_LC_ALL" in os.environ:
+        os.environ["LC_ALL"] = os.environ.pop("PILOTAGE_LC_ALL")
+        if not os.environ["LC_ALL"]:
+            del os.environ["LC_ALL"]
+
+
+NEEDED = ("json", "ssl", "_ssl", "_ctypes", "resource")
+"""What some machines' Pythons lack."""
 
 
 def start(line, text):
@@ -93,6 +91,9 @@ def start(line, text):
     file = os.path.abspath(__file__)
     become(file)
     script = Script(file, __doc__.partition("sha256:")[2][:64], line, text)
+    if sys.argv[1:] == ["--inspect"]:
+        sys.stdout.write(script.text_of("profile.json"))
+        return
     sys.meta_path.insert(0, script)
     from pilotage_node.runner import main
 

@@ -101,30 +101,26 @@ def compose(profile, toolboxes):
     :raises ComposeError: whatever is wrong with the profile or does not fit together
     """
     shelf = _shelf(toolboxes)
-    commands, made_of = _commands(profile, shelf)
     core = shelf.core[0]
-    provenance = {
+    made_of = {
         "format": FORMAT,
         "composer": core["version"],
-        "profile": {key: profile[key] for key in SHOWN},
-        "toolboxes": [{key: t[key] for key in ("name", "version", "digest")} for t in shelf.toolboxes],
-        "commands": made_of,
+        "toolboxes": [{key: toolbox[key] for key in ("name", "version", "digest")} for toolbox in shelf.toolboxes],
+        "commands": _commands(profile, shelf),
     }
     try:
-        own = script.canonical(dict(profile, format=FORMAT, commands=commands)), script.canonical(provenance)
+        whole = script.readable(dict(profile, **made_of))
     except (TypeError, ValueError) as error:
         raise ComposeError("the profile is not plain JSON: %s" % error)
-    body = shelf.body(ROOTS + tuple(command["module"] for command in commands))
-    head = (
-        core["modules"][HEAD]
-        .replace("@PYTHONS@", _pythons(profile))
-        .replace("@PROVENANCE@\n", _comments(provenance, commands))
-    )
+    body = shelf.body(ROOTS + tuple(command["module"] for command in made_of["commands"]))
+    comments = [{key: profile[key] for key in SHOWN}] + made_of["toolboxes"] + made_of["commands"]
+    head = core["modules"][HEAD].replace("@PYTHONS@", _pythons(profile))
+    head = head.replace("@PROVENANCE@\n", "".join("# %s\n" % script.canonical(comment) for comment in comments))
     before, _, after = head.partition("@DIGEST@")
     boot = core["modules"][BOOT]
     line = head.count("\n") + boot.count("\n") + 1
-    sections = "".join(script.MARK + name + "\n" + text for name, text in zip((script.PROFILE, script.PROVENANCE), own))
-    after = "".join((after, boot, script.OPENING % line, sections, body, script.CLOSING))
+    sections = script.MARK + script.PROFILE + "\n" + whole + body
+    after = "".join((after, boot, script.OPENING % line, sections, script.CLOSING))
     digest = hashlib.sha256((before + script.ZEROS + after).encode("utf-8")).hexdigest()
     return before + digest + after
 
@@ -178,23 +174,23 @@ def _shelf(toolboxes):
 
 
 def _commands(profile, shelf):
-    """The profile's commands made complete (options, module, traits), and where each comes from."""
+    """The profile's commands made complete: all options, which of them were ``given``, and where each comes from."""
     lacking = [key for key in NEEDED if key not in profile]
     if lacking:
         raise ComposeError("the profile lacks: %s" % ", ".join(lacking))
     flavour = profile["flavour"]
     if not profile["commands"]:
         raise ComposeError("flavour %s has no commands" % flavour)
-    complete, made_of, facts = [], [], {"node"}
+    complete, facts = [], {"node"}
     for command in profile["commands"]:
         toolbox, entry = shelf.find(command["name"], flavour)
         check_traits(command["name"], entry)
         _check_facts(command["name"], entry, facts, flavour, shelf)
         facts.update(entry["provides"])
         options, given = _options(command, entry, flavour)
-        complete.append({"name": command["name"], "module": entry["module"], "options": options})
-        made_of.append({"name": command["name"], "toolbox": toolbox["name"], "module": entry["module"], "given": given})
-    return complete, made_of
+        origin = {"name": command["name"], "toolbox": toolbox["name"], "module": entry["module"]}
+        complete.append(dict(origin, options=options, given=given))
+    return complete
 
 
 def _check_facts(name, entry, facts, flavour, shelf):
@@ -230,21 +226,6 @@ def _options(command, entry, flavour):
             )
     options = {name: given.get(name, option["default"]) for name, option in known.items()}
     return options, sorted(name for name in given if given[name] != known[name]["default"])
-
-
-def _comments(provenance, commands):
-    """Provenance, for people. JSON in ASCII on one line: it can end neither the comment nor the docstring."""
-    lines = ["composer: " + provenance["composer"], "profile: " + _line(provenance["profile"])]
-    lines += ["toolbox: %s %s sha256:%s" % (t["name"], t["version"], t["digest"][:16]) for t in provenance["toolboxes"]]
-    for number, (command, origin) in enumerate(zip(commands, provenance["commands"]), 1):
-        lines.append(
-            "command %d: %s of %s, options %s" % (number, command["name"], origin["toolbox"], _line(command["options"]))
-        )
-    return "".join("# %s\n" % line for line in lines)
-
-
-def _line(value):
-    return json.dumps(value, sort_keys=True, allow_nan=False)
 
 
 def _pythons(profile):

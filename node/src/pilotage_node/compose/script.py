@@ -5,7 +5,7 @@
     #!/bin/sh
     \""":"
     # digest: sha256:<64 hex digits>
-    # ... provenance, for people ...
+    # ... what it is made of, for people: lines of the profile below ...
     sh head
     \"""
     boot (Python)
@@ -24,7 +24,6 @@ import json
 import re
 
 PROFILE = "profile.json"
-PROVENANCE = "provenance.json"
 MARK = "#== "
 OPENING = "start(%d, r'''\n"
 CLOSING = "''')\n"
@@ -41,26 +40,41 @@ class ScriptError(Exception):
 class ScriptText:
     """What a pilot script holds.
 
-    :ivar digest: SHA-256, hex; :ivar profile: the effective profile; :ivar provenance: what it was made of (dicts)
+    :ivar digest: SHA-256, hex; :ivar profile: the effective profile, and what the script was made of: ``composer``
+        (version), ``toolboxes`` (name, version, digest), and each command's toolbox, module and ``given`` options
     :ivar sections: {name: text} in the script's order, modules under their path
     """
 
-    __slots__ = ("digest", "profile", "provenance", "sections")
+    __slots__ = ("digest", "profile", "sections")
 
-    def __init__(self, digest, profile, provenance, sections):
+    def __init__(self, digest, profile, sections):
         self.digest = digest
         self.profile = profile
-        self.provenance = provenance
         self.sections = sections
+
+    @property
+    def provenance(self):
+        """The parts of the profile that say where it comes from (dict)."""
+        return {key: self.profile[key] for key in ("format", "composer", "toolboxes", "commands")}
 
 
 def canonical(value):
-    """JSON that is the same on every Python, readable, and safe inside a raw Python string.
+    """JSON that is the same on every Python: one line of ASCII, so that it ends neither a comment nor a docstring.
 
     :raises ValueError, TypeError: for what JSON cannot hold, NaN included
     """
-    text = json.dumps(value, sort_keys=True, indent=1, separators=(",", ": "), allow_nan=False)
-    return text.replace("'", "\\u0027") + "\n"
+    return json.dumps(value, sort_keys=True, allow_nan=False)
+
+
+def readable(value):
+    """The JSON of a dict, one line for each value and each item of a list of dicts; safe in a raw Python string."""
+    lines = []
+    for key in sorted(value):
+        text = canonical(value[key])
+        if isinstance(value[key], list) and text.startswith("[{"):
+            text = "[\n  %s]" % ",\n  ".join(canonical(item) for item in value[key])
+        lines.append("%s: %s" % (canonical(key), text))
+    return "{%s}\n" % ",\n ".join(lines).replace("'", "\\u0027")
 
 
 def digest_of(text):
@@ -93,6 +107,6 @@ def read_script(text):
         name, _, body = part.partition("\n")
         sections[name] = body + "\n"
     try:
-        return ScriptText(stated, json.loads(sections[PROFILE]), json.loads(sections[PROVENANCE]), sections)
+        return ScriptText(stated, json.loads(sections[PROFILE]), sections)
     except (KeyError, ValueError) as error:
         raise ScriptError("this pilot script cannot be read: %s: %s" % (type(error).__name__, error))

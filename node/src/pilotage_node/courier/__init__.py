@@ -1,7 +1,7 @@
 """The courier: the one process of a pilot that speaks HTTP and the only one that knows the pilot's token.
 
 It takes JSON lines from the runner on a socket pair and answers on it. It remembers nothing but the token: the runner
-can start another one at any time. HTTP libraries are imported here and nowhere else.
+can start another one at any time. TLS is imported here and nowhere else.
 """
 
 import json
@@ -14,29 +14,16 @@ from pilotage_node import protocol
 
 
 def main(sock, profile, credentials):
-    """Serve the runner until it asks to stop or is gone. Never returns.
+    """Serve the runner until it is gone: requests at once and one by one, transfers beside them in threads.
 
     :param sock: connected stream socket, JSON lines both ways
     :param profile: the pilot's profile; ``service.urls`` and ``service.trust`` (PEM texts) are used
     :param credentials: {"stamp", "secret"}
     """
-    status = 1
-    try:
-        serve(sock, profile["service"], credentials)
-        status = 0
-    except BaseException:
-        import traceback
-
-        traceback.print_exc()
-    finally:
-        os._exit(status)
-
-
-def serve(sock, where, credentials):
-    """Answer the runner's messages: requests at once and one by one, transfers beside them in threads."""
     from pilotage_node.courier.service import Line, Service
 
-    service, lock, transfers = Service(where["urls"], where.get("trust")), allocate_lock(), None
+    where = profile["service"]
+    service, lock, transfers = Service(where["urls"], where.get("trust") or ()), allocate_lock(), None
     line = Line(service)
 
     def send(message):
@@ -46,22 +33,16 @@ def serve(sock, where, credentials):
             except OSError:  # without a runner there is no reason to be here
                 os._exit(0)
 
-    rest = data = b"\n"
-    while data:
-        *messages, rest = rest.split(b"\n")
-        for message in map(json.loads, (part.decode() for part in messages if part)):
-            if message["op"] == "stop":
-                return
-            if message["op"] in ("register", "sync"):
-                send(ask(line, service, message, credentials))
-            else:
-                if transfers is None:
-                    from pilotage_node.courier.transfers import Transfers
+    for text in sock.makefile("rb"):
+        message = json.loads(text.decode())
+        if message["op"] in ("register", "sync"):
+            send(ask(line, service, message, credentials))
+            continue
+        if transfers is None:
+            from pilotage_node.courier.transfers import Transfers
 
-                    transfers = Transfers(service, send)
-                transfers.add(message)
-        data = sock.recv(1 << 16)
-        rest += data
+            transfers = Transfers(service, send)
+        transfers.add(message)
 
 
 def ask(line, service, message, credentials):

@@ -1,26 +1,31 @@
-"""HTTP to the service: verified TLS, kept-alive connections, true reasons when it is not reached."""
+"""HTTP/1.1 (RFC 9112) to the service: verified TLS, kept-alive connections, true reasons when it is not reached.
 
-import http.client
+The standard library's http.client is not used: with the mail parser that it brings it costs a quarter of a pilot's
+start, and what one known service needs of HTTP is a page.
+"""
+
+import io
 import json
 import socket
-import ssl
 import time
-from urllib.parse import urlsplit
 
-from pilotage_node import __version__, protocol
+from pilotage_node import protocol
 
 CONNECT_SECONDS = 10
 ANSWER_SECONDS = 60
 """Longest wait for the next bytes of an answer."""
-ANSWER_BYTES = 16 << 20
 BLOCK = 1 << 20
 
-FAILURES = (OSError, http.client.HTTPException, ValueError)
+FAILURES = (OSError, ValueError, EOFError, LookupError)
 """What a connection can raise; before Python 3.7 a certificate for another host is a ValueError."""
 
 
 class Unreached(Exception):
-    """No address of the service gave an answer, or none that can be used; the text says why."""
+    """No address of the service gave an answer that can be used; ``wait``: come again after so many seconds."""
+
+    def __init__(self, why, wait=0):
+        Exception.__init__(self, why)
+        self.wait = wait
 
 
 class Service:
@@ -29,16 +34,34 @@ class Service:
     :param trust: pinned anchors (PEM texts), any of which will do; none: the system's store
     """
 
-    def __init__(self, urls, trust):
-        self.urls = [urlsplit(url) for url in urls]
-        self.token = self.context = None
-        if any(url.scheme == "https" for url in self.urls):
-            # Python loads the system's store only where no anchor is given: it costs as much as the rest of the start.
-            self.context = ssl.create_default_context(cadata="\n".join(trust) if trust else None)
-            if trust:
-                # What is pinned is trusted, be it a root or not (X509_V_FLAG_PARTIAL_CHAIN), and as strictly by every
-                # Python: 3.13 alone asks for more extensions (X509_V_FLAG_X509_STRICT). From openssl/x509_vfy.h.
-                self.context.verify_flags = (self.context.verify_flags | 0x80000) & ~0x20
+    def __init__(self, urls, trust=()):
+        self.urls, self.token = urls, None
+        if not any(url.startswith("https:") for url in urls):
+            return
+        import ssl
+
+        # Python loads the system's store only where no anchor is given: it costs as much as the rest of the start.
+        self.context = ssl.create_default_context(cadata="\n".join(trust) or None)
+        if trust:
+            # What is pinned is trusted, be it a root or not (X509_V_FLAG_PARTIAL_CHAIN), and as strictly by every
+            # Python: 3.13 alone asks for more extensions (X509_V_FLAG_X509_STRICT). From openssl/x509_vfy.h.
+            self.context.verify_flags = (self.context.verify_flags | 0x80000) & ~0x20
+
+
+class Answer:
+    """The head of an answer: ``status``, and ``headers`` by their names in lower case."""
+
+    def __init__(self, first="", *fields):
+        if not first.startswith("HTTP/1."):
+            raise ValueError("the answer is not HTTP")
+        self.status = int(first[9:12])
+        pairs = (field.partition(":")[::2] for field in fields)
+        self.headers = {name.lower(): value.strip() for name, value in pairs}
+
+    def number(self, name):
+        """A header that is a number; 0 where it is not there, or a date."""
+        value = self.headers.get(name, "")
+        return int(value) if value.isdigit() else 0
 
 
 class Line:
@@ -46,7 +69,7 @@ class Line:
 
     def __init__(self, service):
         self.service = service
-        self.http = self.url = self.sent = None
+        self.sock = self.sent = None
 
     def post(self, path, body, token):
         """Send JSON, one attempt at every address: {"status", "body", "seconds", "retry_after"}.
@@ -54,135 +77,108 @@ class Line:
         Status 0 when there was no proper answer; its body is {"error": why}.
         """
         try:
-            response = self.open("POST", path, token, json.dumps(body).encode())
-            text = b"".join(self.blocks(response, ANSWER_BYTES + 1))
-            body, seconds = self.parse(response, text), time.monotonic() - self.sent
+            answer = self.open("POST", path, token, json.dumps(body).encode())
+            body = self.document(answer)
         except Unreached as error:
             return {"status": 0, "body": {"error": str(error)}}
-        return {"status": response.status, "body": body, "seconds": seconds, "retry_after": pause_of(response)}
+        seconds = time.monotonic() - self.sent
+        return {"status": answer.status, "body": body, "seconds": seconds, "retry_after": answer.number("retry-after")}
 
-    def parse(self, response, text):
-        """The JSON object of an answer; an error that is not JSON gets the words that there are."""
-        if len(text) > ANSWER_BYTES:
-            raise Unreached("the answer is larger than %d MiB" % (ANSWER_BYTES >> 20))
+    def document(self, answer):
+        """The JSON object that an answer brings; an error that is not JSON gets the words that there are."""
+        text = b"".join(self.blocks(answer)).decode("utf-8", "replace")
         try:
-            answer = json.loads(text.decode())
-        except ValueError:
-            answer = None
-        if not isinstance(answer, dict):
-            if response.status < 300:
+            return dict(json.loads(text))
+        except (ValueError, TypeError):
+            if answer.status < 300:
                 raise Unreached("the answer is not a JSON object: is this a Pilotage service?")
-            return {"error": "%d %s %s" % (response.status, response.reason, text[:200].decode("utf-8", "replace"))}
-        return answer
+            return {"error": "%d %s" % (answer.status, text[:200])}
 
     def open(self, method, path, token, body=b"", size=None):
-        """Send a request, at the first address that answers; the response's body is still to be read.
+        """Send a request, to the first address that answers; the Answer's body is still to be read.
 
         :param body: bytes, or a file of which ``size`` bytes are sent
         :raises Unreached: there was no answer
         """
-        headers = {protocol.VERSION_HEADER: protocol.VERSION, "User-Agent": "pilotage/" + __version__}
-        if method != "GET":
-            headers["Content-Length"] = len(body) if size is None else size
-        if token:
-            headers["Authorization"] = "Bearer " + token
+        if size is None:
+            body, size = io.BytesIO(body), len(body)
         causes = []
-        for url in self.service.urls:
+        # A kept connection may be dead by now: its failure is no cause.
+        for url in [None] * bool(self.sock) + self.service.urls:
             try:
-                response = self.attempt(url, method, url.path.rstrip("/") + path, headers, body, size)
-                # It answered: it is asked first from now on.
-                self.service.urls = sorted(self.service.urls, key=lambda other: other is not url)
-                return response
+                if url:
+                    self.connect(url)
+                return self.exchange(method, path, token, body, size)
             except FAILURES as error:
-                causes.append("%s: %s" % (url.netloc.rpartition("@")[2], self.failed(error)))
-        raise Unreached("; ".join(causes) or "the profile names no address of the service")
+                self.close()
+                causes += ["%s: %s" % (url, error)] * bool(url)
+        raise Unreached("; ".join(causes))
 
-    def attempt(self, url, *request):
-        """One request to one address. A kept connection may be dead by now: then once more on a fresh one."""
-        if self.url is url and self.http and self.http.sock:
-            try:
-                return self.transmit(*request)
-            except socket.timeout:
-                raise
-            except FAILURES:
-                pass
-        self.close()
-        kind, more = http.client.HTTPConnection, {}
-        if url.scheme == "https":
-            kind, more = http.client.HTTPSConnection, {"context": self.service.context}
-        self.http = kind(url.hostname, url.port, timeout=CONNECT_SECONDS, **more)
-        self.http.connect()
-        self.http.sock.settimeout(ANSWER_SECONDS)
-        self.url = url
-        return self.transmit(*request)
+    def connect(self, url):
+        scheme, _, place = url.rstrip("/").partition("://")
+        self.host = place.partition("/")[0]
+        self.base = place[len(self.host) :]
+        host, port = self.host, {"https": 443, "http": 80}[scheme]
+        if host.rpartition(":")[2].isdigit():
+            host, _, port = host.rpartition(":")
+        host = host.strip("[]")
+        self.sock = socket.create_connection((host, port), CONNECT_SECONDS)
+        self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if scheme == "https":
+            self.sock = self.service.context.wrap_socket(self.sock, server_hostname=host)
+        self.sock.settimeout(ANSWER_SECONDS)
+        self.file = self.sock.makefile("rb")
 
-    def transmit(self, method, path, headers, body, size):
-        """Send the request on the open connection; the response, its body not yet read."""
+    def exchange(self, method, path, token, body, size):
+        """Send the request on the open connection; the Answer."""
+        head = "%s %s%s HTTP/1.1\r\nHost: %s\r\n" % (method, self.base, path, self.host)
+        head += "Content-Length: %d\r\n%s: %d\r\n" % (size, protocol.VERSION_HEADER, protocol.VERSION)
+        if token:
+            head += "Authorization: Bearer %s\r\n" % token
         self.sent = time.monotonic()
-        self.http.putrequest(method, path)
-        for name in headers:
-            self.http.putheader(name, str(headers[name]))
-        self.http.endheaders(body if size is None else None)
-        if size is not None:
-            body.seek(0)
-            try:
-                for block in pieces(body, size):
-                    self.http.send(block)
-            except (BrokenPipeError, ConnectionResetError):
-                self.url = None  # refused before all was sent: the answer, if it comes through, says why
-        return self.http.getresponse()
-
-    def blocks(self, response, most=1 << 60):
-        """The body of a response in blocks, ``most`` bytes of it; raises Unreached when it breaks off."""
+        body.seek(0)
         try:
-            while most > 0:
-                block = response.read(min(BLOCK, most))
-                if not block and response.length:
-                    raise http.client.IncompleteRead(b"", response.length)
-                if not block:
-                    return
-                most -= len(block)
-                yield block
-        except FAILURES as error:
-            raise Unreached(self.failed(error))
-        self.close()
+            self.sock.sendall(head.encode() + b"\r\n")
+            for block in pieces(body, size):
+                self.sock.sendall(block)
+        except OSError:
+            pass  # refused before all was sent: the answer, if it comes through, says why
+        return Answer(*iter(self.text_line, ""))
 
-    def failed(self, error):
-        """Give the connection up; why it failed, in words that tell an administrator where to look."""
-        self.close()
-        if isinstance(error, ssl.CertificateError) or "CERTIFICATE_VERIFY_FAILED" in str(error):
-            return "certificate not trusted: %s" % (getattr(error, "verify_message", "") or error)
-        for kind, words in CAUSES:
-            if isinstance(error, kind):
-                return words
-        return getattr(error, "strerror", None) or "%s: %s" % (type(error).__name__, error)
+    def text_line(self):
+        text = self.file.readline(1 << 16)
+        if not text:
+            raise EOFError("connection lost")
+        return text.decode("latin-1").rstrip("\r\n")
+
+    def blocks(self, answer):
+        """The body of an answer in blocks; raises Unreached when it breaks off."""
+        try:
+            if answer.headers.get("transfer-encoding", "").lower() != "chunked":
+                yield from pieces(self.file, answer.number("content-length"))
+                return
+            size = 1
+            while size:
+                size = int(self.text_line().partition(";")[0], 16)
+                yield from pieces(self.file, size)
+                while self.text_line():  # the end of the chunk; after the last one, fields that nobody needs
+                    pass
+        except FAILURES as error:
+            self.close()
+            raise Unreached("the answer broke off: %s" % error)
 
     def close(self):
-        if self.http:
-            self.http.close()
-        self.http = None
+        """Give the connection up."""
+        if self.sock:
+            self.sock.close()
+        self.sock = self.file = None
 
 
 def pieces(file, size):
-    """Exactly so many bytes of a file, in blocks, from where it stands."""
+    """Exactly so many bytes of a file or connection, in blocks, from where it stands."""
     while size:
         block = file.read(min(BLOCK, size))
         if not block:
-            raise EOFError("the file %s became shorter while it was read" % file.name)
+            raise EOFError("%d bytes are missing" % size)
         yield block
         size -= len(block)
-
-
-def pause_of(response):
-    """Seconds after which the service asks to come again; 0 where it does not say."""
-    wait = response.getheader("Retry-After") or ""
-    return int(wait) if wait.isdigit() else 0
-
-
-CAUSES = (
-    (socket.timeout, "timed out"),
-    (socket.gaierror, "name not found"),
-    (ConnectionRefusedError, "connection refused"),
-    ((ConnectionError, http.client.IncompleteRead), "connection lost"),
-    (http.client.BadStatusLine, "the answer is not HTTP"),
-)

@@ -5,12 +5,13 @@ Imported with the first transfer, so that the pilot's start need not pay for it.
 
 import hashlib
 import os
+import queue
 import threading
 import time
 from urllib.parse import quote
 
 from pilotage_node import protocol
-from pilotage_node.courier.service import BLOCK, Line, Unreached, pause_of, pieces
+from pilotage_node.courier.service import BLOCK, Line, Unreached, pieces
 
 THREADS = 4
 RETRY_SECONDS = 300
@@ -21,11 +22,7 @@ CACHE_BYTES = 1 << 30
 
 
 class Failed(Exception):
-    """A transfer that another attempt would not help; the text is the answer's error."""
-
-
-class Again(Unreached):
-    """The service answered that it cannot serve now: (text, seconds that it asks for)."""
+    """A transfer that another attempt would not help."""
 
 
 class Transfers:
@@ -36,159 +33,109 @@ class Transfers:
 
     def __init__(self, service, answer):
         self.service, self.answer = service, answer
-        self.waiting, self.fetching = [], {}
-        self.threads = self.idle = 0
-        self.changed = threading.Condition()
+        self.waiting, self.threads = queue.Queue(), 0
+        self.locks = {}  # of the cached files: one fetches, the others wait for it
 
     def add(self, message):
         """Queue one get, put or upload."""
-        with self.changed:
-            self.waiting.append(message)
-            if self.idle < len(self.waiting) and self.threads < THREADS:
-                self.threads += 1
-                threading.Thread(target=self.work, daemon=True).start()
-            self.changed.notify()
+        self.waiting.put(message)
+        if self.threads < THREADS:
+            self.threads += 1
+            threading.Thread(target=self.work, daemon=True).start()
 
     def work(self):
         """A thread: one transfer after the other on one connection."""
         line = Line(self.service)
         while True:
-            with self.changed:
-                while not self.waiting:
-                    self.idle += 1
-                    self.changed.wait()
-                    self.idle -= 1
-                message = self.waiting.pop(0)
-            if message["op"] != "get":
-                self.carry_out(message, put, line, message)
-            elif message.get("cache") and message["sha256"].isalnum():
-                self.get_shared(line, message)
-            else:
-                self.carry_out(message, get, line, message, message["path"])
+            message = self.waiting.get()
+            answer = dict.fromkeys(("error", "size", "sha256"), None)
+            try:
+                answer["size"], answer["sha256"] = self.persist(line, message)
+            except Exception as error:
+                line.close()
+                answer["error"] = "%s: %s" % (os.path.basename(message["path"]), error)
+            self.answer(dict(answer, op="transferred", id=message["id"]))
 
-    def carry_out(self, message, function, *arguments):
-        """Do one transfer to its end and tell; True when it succeeded."""
-        answer = {"op": "transferred", "id": message["id"], "error": None, "size": None, "sha256": None}
-        try:
-            answer["size"], answer["sha256"] = function(*arguments)
-        except Exception as error:
-            words = "%s: %s" % (getattr(error, "filename", None) or message["path"], getattr(error, "strerror", error))
-            answer["error"] = str(error) if isinstance(error, Failed) else words
-        self.answer(answer)
-        return answer["error"] is None
+    def persist(self, line, message):
+        """Attempt a transfer, with growing pauses, until it succeeds, fails for good, or the time is over."""
+        attempt = put if message["op"] != "get" else self.get_cached if message.get("cache") else get
+        end, pause = time.monotonic() + RETRY_SECONDS, 0.5
+        while True:
+            try:
+                return attempt(line, message)
+            except Unreached as error:
+                # The pauses of many couriers must not fall together when a service comes back.
+                wait = max(pause * (0.5 + os.urandom(1)[0] / 256), error.wait)
+                if time.monotonic() + wait > end:
+                    raise
+            time.sleep(wait)
+            pause = min(pause * 2, LONGEST_PAUSE)
 
-    def get_shared(self, line, message):
-        """A get by way of the cache: who asks for what is being fetched waits for it, without holding a thread."""
+    def get_cached(self, line, message):
+        """Take a file from the cache, fetched into it first where it is not there."""
         cached = os.path.join(message["cache"], message["sha256"])
-        with self.changed:
-            if cached in self.fetching:
-                self.fetching[cached].append(message)
-                return
-            self.fetching[cached] = []
-        good = self.carry_out(message, get_cached, line, message, cached)
-        with self.changed:
-            others = self.fetching.pop(cached)
-            if not good:
-                # Their tokens may be good where this one was not: each tries for itself.
-                self.waiting.extend(others)
-                self.changed.notify(len(others))
-                return
-        for other in others:
-            self.carry_out(other, get_cached, line, other, cached)
-
-
-def get_cached(line, message, cached):
-    """Take a file from the cache, or fetch it into the cache first: (size, sha256)."""
-    try:
-        if not os.path.exists(cached):
-            get(line, message, cached)
-            trim(message["cache"], cached)
-        with open(cached, "rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            return save(pieces(file, size), message["path"], message["sha256"])
-    except (Failed, FileNotFoundError):
-        # Jobs may run under the same user: what one of them has altered or removed is fetched afresh.
-        if not remove(cached):
-            raise
-        return get(line, message, message["path"])
+        with self.locks.setdefault(cached, threading.Lock()):
+            if not os.path.exists(cached):
+                get(line, dict(message, path=cached))
+                trim(message["cache"], cached)
+        try:
+            with open(cached, "rb") as file:
+                return save(iter(lambda: file.read(BLOCK), b""), message)
+        except (Failed, FileNotFoundError):
+            # Jobs may run under the same user: what one of them has altered or removed is fetched afresh.
+            remove(cached)
+            return get(line, message)
 
 
 def trim(directory, kept):
     """Keep a cache small: drop what is oldest."""
-    files = [entry for entry in os.scandir(directory) if not entry.name.endswith(".part")]
-    files = sorted((entry.stat().st_mtime, entry.stat().st_size, entry.path) for entry in files)
+    files = [(entry.stat().st_mtime, entry.stat().st_size, entry.path) for entry in os.scandir(directory)]
     total = sum(size for _, size, _ in files)
-    for _, size, path in files:
-        if total > CACHE_BYTES and path != kept:
+    for _, size, path in sorted(files):
+        if total > CACHE_BYTES and path != kept and not path.endswith(".part"):
             total -= size
             remove(path)
 
 
 def remove(path):
-    """Unlink what may not be there; True when it was."""
+    """Unlink what may not be there."""
     try:
         os.unlink(path)
-        return True
     except OSError:
-        return False
-
-
-def get(line, message, path):
-    """Fetch a file: (size, sha256)."""
-    where = protocol.FILES + quote(message["sha256"], "")
-
-    def attempt():
-        return save(line.blocks(request(line, "GET", where, message["token"])), path, message["sha256"])
-
-    return persist(attempt)
-
-
-def persist(attempt):
-    """Repeat an attempt with growing pauses until it succeeds, fails for good, or the time is over."""
-    end, pause = time.monotonic() + RETRY_SECONDS, 0.25
-    while True:
-        try:
-            return attempt()
-        except Unreached as error:
-            # The pauses of many couriers must not fall together when a service comes back.
-            pause = min(pause * 2, LONGEST_PAUSE)
-            wait = max(pause * (0.5 + os.urandom(1)[0] / 256), *error.args[1:], 0)
-            if time.monotonic() + wait > end:
-                raise Failed(error.args[0])
-            time.sleep(wait)
+        pass
 
 
 def request(line, *words):
-    """Line.open for transfers: a response of status 200 or 201; Unreached where it pays to come again, else Failed."""
-    response = line.open(*words)
-    if response.status in (200, 201):
-        return response
-    answer = {"error": "a redirection, which is not followed"}
-    if response.status >= 400:
-        answer = line.parse(response, b"".join(line.blocks(response, BLOCK)))
+    """The body of an answer of status 200 or 201; Unreached where it pays to come again, else Failed."""
+    answer = line.open(*words)
+    if answer.status in (200, 201):
+        return line.blocks(answer)
+    text = "the service refused it (%d): %s" % (answer.status, line.document(answer).get("error"))
     line.close()
-    text = "the service refused it (%d): %s" % (response.status, answer.get("error"))
-    if response.status < 500 and response.status not in (408, 429):
+    if answer.status < 500 and answer.status not in (408, 429):
         raise Failed(text)
-    raise Again(text, pause_of(response))
+    raise Unreached(text, answer.number("retry-after"))
 
 
-def save(blocks, path, sha256):
+def get(line, message):
+    """Fetch a file: (size, sha256)."""
+    return save(request(line, "GET", protocol.FILES + quote(message["sha256"], ""), message["token"]), message)
+
+
+def save(blocks, message):
     """Write blocks to a file that appears under its name only when it is whole and right: (size, sha256)."""
-    part, size, digest = path + ".part", 0, hashlib.sha256()
+    part, size, digest = message["path"] + ".part", 0, hashlib.sha256()
     try:
         with open(part, "wb") as file:
             for block in blocks:
                 digest.update(block)
-                file.write(block)
-                size += len(block)
-        if digest.hexdigest() != sha256:
-            raise Failed("the file is not what was asked for: sha256 %s, not %s" % (digest.hexdigest(), sha256))
-        os.replace(part, path)
-    except BaseException:
+                size += file.write(block)
+        if digest.hexdigest() != message["sha256"]:
+            raise Failed("it is not what was asked for: sha256 %s, not %s" % (digest.hexdigest(), message["sha256"]))
+        os.replace(part, message["path"])
+    finally:
         remove(part)
-        raise
-    return size, sha256
+    return size, message["sha256"]
 
 
 def put(line, message):
@@ -197,13 +144,9 @@ def put(line, message):
         digest, size = hashlib.sha256(), os.fstat(file.fileno()).st_size
         for block in pieces(file, size):
             digest.update(block)
-
-        def attempt():
-            where, token = protocol.FILES + digest.hexdigest(), message.get("token")
-            if message["op"] == "upload":
-                where, token = protocol.OUTPUT + quote(message["name"], ""), line.service.token
-            for _ in line.blocks(request(line, "PUT", where, token, file, size)):
-                pass
-            return size, digest.hexdigest()
-
-        return persist(attempt)
+        where, token = protocol.FILES + digest.hexdigest(), message.get("token")
+        if message["op"] == "upload":
+            where, token = protocol.OUTPUT + quote(message["name"], ""), line.service.token
+        for _ in request(line, "PUT", where, token, file, size):
+            pass
+    return size, digest.hexdigest()

@@ -5,58 +5,64 @@ import signal
 import time
 
 from pilotage_node import command, exitcodes, processes
-from pilotage_node.runner.children import RUNNING, STOPPING
+from pilotage_node.runner.channel import FAR
 from pilotage_node.runner.log import quietly
 from pilotage_node.runner.record import usage_of
-from pilotage_node.runner.work import UNKNOWN
+from pilotage_node.runner.work import TERMINATED
 
-FAILURES = ("failed", "timeout", "crashed")
+
+def commands(runner):
+    return [child for child in runner.children.values() if child is not runner.link.courier]
 
 
 def stop_background(runner):
-    """Tell background commands to end, and wait until they did."""
-    rest = [child for child in runner.commands() if child.begun and child.traits["background"]]
+    """The other commands have ended: tell the background ones to, and wait until they did."""
+    if runner.grace_at < FAR:
+        runner.grace_at = min(runner.grace_at, time.monotonic())
+    rest = [child for child in commands(runner) if child.begun and child.traits["background"]]
     for child in rest:
-        runner.send(child, {"op": "drain", "reason": "the other commands have ended"})
+        child.send({"op": "drain", "reason": "the other commands have ended"})
         child.limit(time.monotonic() + runner.background_seconds, "did not end when told to")
     while not all(child.ended for child in rest):
         runner.turn()
 
 
-def drain(runner, code, reason):
-    """Take no more work: commands have their grace, then only those that always run."""
-    runner.drain_at = None
-    if runner.leaving:
+def drain(runner, code, reason, order=None):
+    """Take no more work: commands have their grace, then only those that always run. By order they have all the time
+    that is left, and background commands go on beside them."""
+    if runner.leaving and (order or runner.grace_at < FAR):
         return
-    runner.leaving = code, reason
+    runner.leaving = runner.leaving or (code, reason)
     runner.text.own("the pilot leaves: " + reason)
-    now = time.monotonic()
-    at = now + runner.grace_seconds
-    if runner.end_at:  # half of what is left is for reports
-        at = min(at, (now + runner.end_at) / 2)
-    for child in runner.commands():
-        runner.send(child, {"op": "drain", "reason": reason})
-        if not (child.traits and child.traits["always"]):
-            child.limit(at, "killed")
+    if not order:
+        now, runner.drain_at = time.monotonic(), FAR
+        # half of what is left is for reports
+        runner.grace_at = min(now + runner.grace_seconds, (now + runner.end_at) / 2)
+    for child in commands(runner):
+        if not (child.begun and child.traits["background"]):
+            child.send({"op": "drain", "reason": order or reason})
+            if not child.traits["always"]:
+                child.limit(runner.grace_at, "killed")
 
 
 def kill(runner, code, reason):
-    """No grace: what runs is killed, what always runs has seconds."""
-    runner.drain_at = runner.end_at = None
+    """No grace: what runs is killed, what always runs and the last reports have seconds, the second time none."""
+    runner.over, runner.killing, runner.drain_at = runner.killing, True, FAR
+    runner.end_at = FAR if runner.over else time.monotonic() + runner.hasty_seconds
     if not runner.leaving or code == exitcodes.KILLED:
         runner.leaving = code, reason
-    runner.killing = True
     runner.text.own("everything is killed: " + reason)
-    for child in runner.commands():
-        child.stage, child.why = STOPPING, "killed"
+    for child in commands(runner):
+        child.stage, child.why = 1, "killed"
         escalate(runner, child)
 
 
 def escalate(runner, child):
-    """A child's time is over."""
-    if child.stage == RUNNING:
+    """A child's time is over; one that cannot even be killed is given up."""
+    if not child.stage:
         runner.text.own("%s is ended: %s" % (child.name, child.why))
-    if not child.escalate(runner.patience_seconds):
+    child.escalate(runner.patience_seconds)
+    if child.stage > 2:
         finish(runner, child, None)
 
 
@@ -74,97 +80,84 @@ def clear_strays(runner):
 
 
 def finish(runner, child, status, *usage):
-    """A child ended (status None: it cannot be killed): clear what it left, take what it said last."""
+    """A child ended (status None: it cannot be killed): clear what it left, take what it said last, go on or not."""
     del runner.children[child.pid]
     quietly(os.killpg, child.pid, signal.SIGKILL)
     clear_strays(runner)
-    for take in (runner.hear, runner.listen_to):
-        for _ in range(999):
-            if not take(child):
-                break
-    runner.forget(child.sock.fileno())
-    runner.forget(child.output)
-    child.close()
+    for _ in range(99):  # as often as a pipe may be full, were it held open by what cannot be killed
+        if child.sources:
+            runner.hear(child)
+            runner.text.add(child.name, child.printed())
+    child.sock.close()
+    os.close(child.output)
     child.ended = True
-    if child is runner.link.courier:
+    runner.link.gone(child)
+    if child.index is None:
         runner.text.own("the courier ended: " + ending(status))
-        runner.link.courier_ended(time.monotonic())
         return
-    if child is runner.outbox.agent:
-        runner.outbox.agent_ended()
     outcome, code, message = judge(runner, child, status)
-    result = {"name": child.name, "index": child.index, "outcome": outcome, "code": code, "usage": usage_of(*usage)}
-    result["message"] = runner.text.clean(message)
-    result["seconds"] = round(time.monotonic() - child.started, 3)
-    result["tail"] = [runner.text.clean(line[:512].decode("utf-8", "replace")) for line in child.tail]
-    if outcome == "done":
-        take_facts(runner, child)
-    conclude(runner, child.traits or UNKNOWN, result)
-
-
-def judge(runner, child, status):
-    """How a command ended: outcome, code, message."""
-    number = os.WTERMSIG(status) if status and os.WIFSIGNALED(status) else 0
-    if child.stage and child.why == "timeout":
-        seconds = child.traits["timeout"] if child.traits else runner.load_seconds
-        return "timeout", exitcodes.TIMEOUT, "it took longer than %s s" % seconds
-    if child.result:
-        return child.result["outcome"], child.result["code"], child.result["message"]
-    if child.stage or (runner.leaving and number == signal.SIGTERM):
-        return "killed", exitcodes.KILLED, runner.leaving[1] if runner.leaving else child.why
-    if number:
-        return "crashed", exitcodes.CRASHED, "ended by " + ending(status)
-    return "failed", exitcodes.FAILED, "no result, " + ending(status)
-
-
-def take_facts(runner, child):
-    """What it promised to give."""
-    for name in child.traits["provides"]:
+    bad = outcome not in ("done", "killed") and (outcome != "skipped" or code)
+    text = "%s: %s" % (child.name, message)
+    if bad and child.traits["on_failure"] == command.ABORT:
+        runner.failure = runner.failure or (code, text)
+        if outcome != "skipped" and not child.traits["always"]:
+            runner.aborted = runner.aborted or "%s %s" % (child.name, outcome)
+    for name in child.traits["provides"] if outcome == "done" else ():
         if name in child.result["facts"]:
             runner.facts[name] = child.result["facts"][name]
         else:
             runner.text.own("%s did not give %s" % (child.name, name))
-
-
-def conclude(runner, declared, result):
-    """A command ended: go on or not; the report, the record."""
-    name, outcome = result["name"], result["outcome"]
-    text = "%s: %s" % (name, result["message"])
-    bad = outcome in FAILURES or result["code"] == exitcodes.MISSING_FACT
-    if bad and declared["on_failure"] == command.ABORT:
-        runner.failure = runner.failure or (result["code"], text)
-        if outcome != "skipped" and not declared["always"]:
-            runner.aborted = runner.aborted or "%s %s" % (name, outcome)
-    runner.text.own("%s after %.1f s, %s" % (outcome, result["seconds"], text))
+    seconds = round(time.monotonic() - child.started, 3)
+    runner.text.own("%s after %.1f s, %s" % (outcome, seconds, text))
+    result = {"name": child.name, "index": child.index, "outcome": outcome, "code": code, "seconds": seconds}
+    result.update(usage=usage_of(*usage), message=runner.text.clean(message))
+    result["tail"] = [runner.text.clean(line[:512].decode("utf-8", "replace")) for line in child.tail]
     runner.record.fields["commands"].append(result)
     runner.record.write(runner.text.path)
-    runner.report(dict(result, kind="command"))
+    runner.link.report(dict(result, kind="command"))
+
+
+def judge(runner, child, status):
+    """How a command ended: outcome, code, message."""
+    if child.stage and child.why == "timeout":
+        seconds = child.traits["timeout"] if child.begun else runner.load_seconds
+        return "timeout", exitcodes.TIMEOUT, "it took longer than %s s" % seconds
+    if child.result:
+        return child.result["outcome"], child.result["code"], child.result["message"]
+    if not child.stage and status in (signal.SIGTERM, TERMINATED << 8):
+        drain(runner, exitcodes.DRAINED, "signal SIGTERM")  # batch systems send it to all at once: ours is on its way
+        child.stage = 1
+    if child.stage:
+        return "killed", exitcodes.KILLED, runner.leaving[1] if runner.leaving else child.why
+    if os.WIFSIGNALED(status):
+        return "crashed", exitcodes.CRASHED, "ended by " + ending(status)
+    return "failed", exitcodes.FAILED, "no result, " + ending(status)
 
 
 def leave(runner):
-    """The last report, and all that the service has not acknowledged; in bounded time."""
-    done = exitcodes.OK, exitcodes.text_of(exitcodes.OK)
-    code, reason = (not runner.killing and runner.failure) or runner.leaving or done
-    runner.outbox.phase = "end"
-    close(runner, code, reason)
-    usage = runner.record.final_usage or runner.record.usage()
-    runner.report({"kind": "pilot", "exit_code": code, "reason": runner.text.clean(reason), "usage": usage})
-    runner.link.final = True
-    until = time.monotonic() + (runner.hasty_seconds if runner.killing else runner.final_seconds)
-    while not runner.link.idle() and not runner.over:
-        runner.turn(until)
-        if time.monotonic() >= until:
-            runner.text.own("the service did not take the last reports in time")
-            break
+    """The record is complete; then the last report, and all that the service has not acknowledged, in bounded time."""
+    failure = not runner.killing and runner.failure
+    code, reason = failure or runner.leaving or (exitcodes.OK, "the pilot did its work")
+    link, text = runner.link, runner.text
+    text.own("the pilot ends: %s (exit code %d)" % (reason, code))
+    reason = text.clean(reason)
+    runner.record.fields.update(end=time.time(), exit_code=code, reason=reason)
+    runner.record.write(text.path)
+    if link.contact["reached"]:
+        usage = runner.record.fields["final_usage"] or runner.record.usage()
+        link.phase, link.final = "end", True
+        link.report({"kind": "pilot", "exit_code": code, "reason": reason, "usage": usage})
+        until = time.monotonic() + runner.final_seconds
+        while not (link.idle() or runner.over or time.monotonic() >= until):
+            runner.turn(until)
+        if not link.idle():
+            text.own("the service did not take the last reports in time")
     return code
 
 
-def close(runner, code, reason):
-    """The record is complete."""
-    runner.text.own("the pilot ends: %s (exit code %d)" % (reason, code))
-    runner.record.fields.update(end=time.time(), exit_code=code, reason=runner.text.clean(reason))
-    runner.record.write(runner.text.path)
-    return code
+def name_of(number):
+    """A signal's name; real-time signals have none."""
+    return next((one.name for one in signal.Signals if one == number), "signal %d" % number)
 
 
 def ending(status):
@@ -172,5 +165,5 @@ def ending(status):
     if status is None:
         return "it cannot be killed"
     if os.WIFSIGNALED(status):
-        return signal.Signals(os.WTERMSIG(status)).name
+        return name_of(os.WTERMSIG(status))
     return "exit status %d" % os.WEXITSTATUS(status)

@@ -21,38 +21,31 @@ _secret = re.compile(
 
 
 class Log:
-    """:param paths: places for the file, the first that can be written is taken; ``path`` says which, None = nowhere
+    """:param paths: places for the file, the first that can be written is taken; ``path`` says which
     :param cap: most bytes of the whole log
-    :param secret: never shown
+    :param identity: {"secret": never shown}
     """
 
-    def __init__(self, paths, cap, secret):
-        self.cap, self.secret = cap, secret
-        self.size = 0
-        self.waiting = bytearray()
-        self.full = False
-        self.path = self.file = None
-        for path in paths:
-            self.file = quietly(os.open, path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+    def __init__(self, paths, cap, identity):
+        self.cap, self.identity = cap, identity
+        self.size, self.waiting, self.full, self.file = 0, bytearray(), False, None
+        for self.path in paths:
+            self.file = quietly(os.open, self.path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
             if self.file is not None:
-                self.path = path
                 break
 
     def clean(self, text):
         """The text without secrets."""
-        return _secret.sub(r"\1***", text.replace(self.secret, "***"))
+        return _secret.sub(r"\1***", text.replace(self.identity["secret"], "***"))
 
     def own(self, text):
         """Lines of the runner: they fit in when the log is full already, and are seen on standard output too."""
-        quietly(os.write, 1, self._add("pilot", text.encode("utf-8", "replace").splitlines(), RESERVE))
+        quietly(os.write, 1, self.add("pilot", text.encode("utf-8", "replace").splitlines(), RESERVE))
 
-    def output(self, name, lines):
-        """Lines that a command printed (bytes)."""
-        if not self.full and not self._add(name, lines, 0):
-            self.full = True
-            self.own("the log is cut here: it has reached its %d MiB; commands run on unlogged" % (self.cap >> 20))
-
-    def _add(self, name, lines, reserve):
+    def add(self, name, lines, reserve=0):
+        """Lines that a command printed (bytes); gives what was written."""
+        if self.full and not reserve:
+            return b""
         head = "%s %s: " % (time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), name)
         text = ""
         for line in lines:
@@ -60,6 +53,9 @@ class Log:
             text += head + self.clean((line[:LINE] + cut).decode("utf-8", "replace")) + "\n"
         data = text.encode()
         if self.size + len(data) > self.cap + reserve:
+            if not self.full:
+                self.full = True
+                self.own("the log is cut here: it has reached its %d MiB" % (self.cap >> 20))
             return b""
         self.size += len(data)
         self.waiting += data
@@ -69,16 +65,12 @@ class Log:
 
     def chunk(self, most):
         """What the service should get next: {"offset": bytes, "text": str}, or None when it has all."""
-        if not self.waiting:
-            return None
-        end = min(len(self.waiting), most)
-        while end < len(self.waiting) and self.waiting[end] & 0xC0 == 0x80:  # not within a character
-            end -= 1
-        return {"offset": self.size - len(self.waiting), "text": self.waiting[:end].decode()}
+        text = self.waiting[:most].decode("utf-8", "ignore")  # what is ignored is half a character at the end
+        return {"offset": self.size - len(self.waiting), "text": text} if text else None
 
     def acknowledged(self, offset):
         """The service has the first ``offset`` bytes."""
-        del self.waiting[: max(0, offset - (self.size - len(self.waiting)))]
+        del self.waiting[: max(0, offset - self.size + len(self.waiting))]
 
 
 def quietly(function, *arguments):

@@ -6,41 +6,42 @@ import signal
 import time
 
 from pilotage_node import exitcodes, facts, processes, protocol
-from pilotage_node.runner.children import HANDLED, Child
+from pilotage_node.runner.channel import FAR
+from pilotage_node.runner.child import HANDLED, Child
 from pilotage_node.runner.link import IDENTITY, Link
-from pilotage_node.runner.log import quietly
-from pilotage_node.runner.outbox import Outbox
-from pilotage_node.runner.work import UNKNOWN, load, work
+from pilotage_node.runner.log import Log, quietly
+from pilotage_node.runner.work import DEFAULTS, load, work
 
 
 class Runner:
-    """One pilot. The class attributes are limits in seconds."""
+    """One pilot. The class attributes are limits in seconds.
 
-    register_seconds = 120
-    load_seconds = 120
-    grace_seconds = 30
-    patience_seconds = 5
-    background_seconds = 5
-    final_seconds = 30
-    hasty_seconds = 5
-    courier_main = None
+    failure: (exit code, text) of the first command that fails the pilot; aborted: why further commands are skipped;
+    leaving: (exit code, reason) once it must leave; drain_at, end_at: when its time is over, and when all is killed;
+    grace_at: until when commands may run, known once it leaves in a hurry; killing: no grace any more; over: nothing is
+    waited for any more.
+    """
 
-    def __init__(self, script, credentials, directory, text):
-        self.started = time.monotonic()
-        self.script, self._record = script, None
-        self.profile, self.directory, self.text = script.profile, directory, text
-        self.credentials, self.pid = dict(credentials), os.getpid()
-        self.poll, self.handlers = select.poll(), {}
-        self.children, self.facts = {}, {}
-        self.failure = self.leaving = self.aborted = None
-        self.killing = self.over = self.terminated = False
-        self.outbox = Outbox()
+    register_seconds = load_seconds = 120
+    grace_seconds = final_seconds = 30
+    lost_seconds = 10
+    patience_seconds = background_seconds = 5
+    hasty_seconds = 3
+    failure = aborted = leaving = _record = None
+    killing = over = terminated = False
+    drain_at = end_at = grace_at = FAR
+
+    def __init__(self, script, identity, directory, logs):
+        self.script, self.profile, self.identity, self.directory = script, script.profile, identity, directory
+        self.started, self.pid, self.children, self.facts = time.monotonic(), os.getpid(), {}, {}
+        self.text = Log(logs, int((self.profile.get("log_mib") or 10) * (1 << 20)), identity)
         wall = (self.profile.get("limits") or {}).get("wall_seconds")
-        self.drain_at = self.started + wall - facts.reserve(wall) if wall else None
-        self.end_at = self.started + wall if wall else None
-        introduction = dict(credentials, protocol=protocol.VERSION, nonce=os.urandom(16).hex(), digest=script.digest)
-        introduction["profile"] = {name: self.profile.get(name) for name in IDENTITY}
-        self.link = Link(introduction, self.outbox, text, self)
+        if wall:
+            self.end_at = self.started + wall
+            self.drain_at = self.end_at - facts.reserve(wall)
+        who = {name: self.profile.get(name) for name in IDENTITY}
+        introduction = {"protocol": protocol.VERSION, "nonce": os.urandom(16).hex(), "digest": script.digest}
+        self.link = Link(self, dict(introduction, profile=who))
 
     @property
     def ends(self):
@@ -55,7 +56,7 @@ class Runner:
         if self._record is None:
             from pilotage_node.runner.record import Record
 
-            self._record = Record(self.credentials["stamp"], self.script, self.started)
+            self._record = Record(self.identity["stamp"], self.script, self.started)
             self._record.fields["node"] = self.facts.get("node")
         return self._record
 
@@ -64,14 +65,18 @@ class Runner:
     def run(self):
         """All of it; the exit code."""
         try:
-            self.listen()
-            return self.pilot()
-        except Exception as error:
-            import traceback
+            try:
+                self.listen()
+                self.register()
+                for index, entry in enumerate(self.profile["commands"] if self.link.registered else ()):
+                    self.command(index, entry)
+                self.ends.stop_background(self)
+            except Exception as error:
+                import traceback
 
-            self.text.own(traceback.format_exc())
-            self.leaving = self.failure = exitcodes.INTERNAL, "%s: %s" % (type(error).__name__, error)
-            return self.ends.leave(self) if self.link.registered else self.ends.close(self, *self.failure)
+                self.text.own(traceback.format_exc())
+                self.leaving = self.failure = exitcodes.INTERNAL, repr(error)
+            return self.ends.leave(self)
         finally:
             signal.set_wakeup_fd(-1)
             for pid in self.children:
@@ -81,36 +86,31 @@ class Runner:
 
     def listen(self):
         """Signals become bytes in a pipe; one that was ignored on purpose (nohup, a shell's background) stays so."""
-        self.wakeup = os.pipe()
-        for end in self.wakeup:
-            os.set_blocking(end, False)
-        signal.set_wakeup_fd(self.wakeup[1])
+        self.wakeup, writer = os.pipe()
+        os.set_blocking(writer, False)
+        signal.set_wakeup_fd(writer)
         for number in HANDLED + (signal.SIGCHLD,):
             if number == signal.SIGCHLD or signal.getsignal(number) != signal.SIG_IGN:
                 signal.signal(number, lambda *ignored: None)
-        self.watch(self.wakeup[0], self.signalled)
 
-    def pilot(self):
-        self.link.tick(self.started)  # the courier starts up while the node is looked at
-        node = facts.gather_node(self.profile, self.directory)
-        self.facts["node"] = self.link.introduction["node"] = node
+    def register(self):
+        """Look at the node while the courier starts up, then present the pilot to the service."""
+        self.link.tick(self.started)
+        node = self.facts["node"] = self.link.introduction["node"] = facts.gather_node(self.profile, self.directory)
         place = "{flavour} at {site}/{resource}".format(**self.link.introduction["profile"])
-        self.text.own("pilot %s: %s" % (self.credentials["stamp"], place))
+        self.text.own("pilot %s: %s" % (self.identity["stamp"], place))
         self.text.own("on {hostname}: {platform}, {cores} cores, {memory_mib} MiB, Python {python}".format(**node))
         until = self.started + self.register_seconds
-        unreached = exitcodes.UNREACHABLE, "the service was not reached within %d s" % self.register_seconds
-        while not self.link.registered:
+        while not (self.link.registered or self.leaving):
             self.turn(until)
-            refusal = self.link.refusal or self.leaving or (time.monotonic() >= until and unreached)
-            if refusal:
-                return self.ends.close(self, *refusal)
-        for index, entry in enumerate(self.profile["commands"]):
-            self.command(index, entry)
-        self.ends.stop_background(self)
-        return self.ends.leave(self)
+            if time.monotonic() >= until and not self.link.registered:
+                why = "the service was not reached within %d s" % self.register_seconds
+                self.leaving = self.leaving or (exitcodes.UNREACHABLE, why)
 
     def command(self, index, entry):
         """Run one command; a background one is only started."""
+        if self.over:
+            return
         known = {
             "profile": self.profile,
             "workdir": self.directory,
@@ -119,227 +119,136 @@ class Runner:
             "started": self.started,
             "registration": self.link.contact,
         }
-        child = self.spawn(entry["name"], lambda sock: work(sock, entry, known), signal.SIGTERM, signal.SIG_DFL)
-        child.index = index
+        child = self.spawn(entry["name"], lambda sock: work(sock, entry, known), index)
         child.limit(child.started + self.load_seconds, "timeout")
-        while not (child.traits or child.ended):
+        while child.traits is DEFAULTS and not child.ended:
             self.turn()
-        declared = child.traits or UNKNOWN
-        if declared["always"]:
+        if child.traits["always"]:
             self.ends.stop_background(self)
-        missing = [name for name in declared["requires"] if name not in self.facts]
-        if child.ended or declared["always"]:
-            pass
-        elif self.aborted or self.leaving:
-            child.result = {"outcome": "skipped", "code": exitcodes.OK, "message": self.aborted or self.leaving[1]}
-        elif missing:
-            why = "nobody gave the fact " + ", ".join(missing)
-            child.result = {"outcome": "skipped", "code": exitcodes.MISSING_FACT, "message": why}
-        if child.result:
-            self.send(child, {"op": "skip"})
         elif not child.ended:
-            self.begin(child, declared)
-        while not child.ended and not (declared["background"] and child.begun):
+            missing = [name for name in child.traits["requires"] if name not in self.facts]
+            why = self.aborted or (self.leaving and self.leaving[1])
+            if why or missing:
+                code = exitcodes.OK if why else exitcodes.MISSING_FACT
+                why = why or "nobody gave the fact " + ", ".join(missing)
+                child.result = {"outcome": "skipped", "code": code, "message": why}
+                child.send({"op": "skip"})
+        if not (child.result or child.ended):
+            self.begin(child)
+        while not (child.ended or (child.begun and child.traits["background"])):
             self.turn()
 
-    def begin(self, child, declared):
-        child.begun, child.limit_at = True, None
-        if not declared["background"]:
-            self.outbox.phase = child.name
-        limits = (declared["timeout"], "timeout"), (self.killing and self.hasty_seconds, "killed")
-        for seconds, why in limits:
-            if seconds:
-                child.limit(time.monotonic() + seconds, why)
+    def begin(self, child):
+        """Its time limit counts from now."""
+        child.begun, child.limit_at, seconds = True, FAR, child.traits["timeout"]
+        if not child.traits["background"]:
+            self.link.phase = child.name
+        if seconds:
+            child.limit(time.monotonic() + seconds, "timeout")
         self.text.own("%s begins" % child.name)
-        wanted = ["node"] + declared["requires"] + declared["wants"]
-        self.send(child, {"op": "start", "facts": {name: self.facts.get(name) for name in wanted}})
+        wanted = ["node", *child.traits["requires"], *child.traits["wants"]]
+        child.send({"op": "start", "facts": {name: self.facts.get(name) for name in wanted}})
 
     # -- the loop
 
-    def watch(self, descriptor, handler, events=select.POLLIN):
-        self.handlers[descriptor] = handler
-        self.poll.register(descriptor, events)
-
-    def forget(self, descriptor):
-        if self.handlers.pop(descriptor, None):
-            self.poll.unregister(descriptor)
-
-    def turn(self, until=None):
+    def turn(self, until=FAR):
         """Wait for the next thing to happen, and let it."""
-        times = [self.link.due(), until, self.drain_at, self.end_at, time.monotonic() + 3600]
-        times += [child.limit_at for child in self.children.values()]
-        wait = min(at for at in times if at is not None) - time.monotonic()
-        for descriptor, events in self.poll.poll(max(0, int(wait * 1000 + 1))):
-            if descriptor in self.handlers:
-                self.handlers[descriptor](events)
+        now, children = time.monotonic(), list(self.children.values())
+        times = [until, self.link.due(), self.drain_at, self.end_at, now + 3600] + [one.limit_at for one in children]
+        sources = [source for child in children for source in child.sources] + [self.wakeup]
+        full = [child.sock for child in children if child.unsent]
+        ready, room, _ = select.select(sources, full, [], max(0, min(times) - now))
+        for child in children:
+            if child.sock in room:
+                child.send()
+            if child.sock in ready:
+                self.hear(child)
+            if child.output in ready:
+                self.text.add(child.name, child.printed())
+        if self.wakeup in ready:
+            self.signalled()
         now = time.monotonic()
         for child in list(self.children.values()):
-            if child.limit_at and now >= child.limit_at:
+            if now >= child.limit_at:
                 self.ends.escalate(self, child)
-        if self.drain_at and now >= self.drain_at:
+        if self.link.lost_at and not self.killing:
+            self.end_at = min(self.end_at, max(self.grace_at, self.link.lost_at) + self.lost_seconds)
+        if now >= self.end_at:
+            self.ends.kill(self, exitcodes.OUT_OF_TIME, "no time is left")
+        elif now >= self.drain_at:
             self.ends.drain(self, exitcodes.OUT_OF_TIME, "the pilot's time is over")
-        if self.end_at and now >= self.end_at:
-            self.ends.kill(self, exitcodes.OUT_OF_TIME, "the pilot's time is over")
         self.link.tick(now)
 
-    def signalled(self, events):
-        for number in os.read(self.wakeup[0], 4096):
+    def signalled(self):
+        """Signals came in: leave, the second time at once."""
+        for number in os.read(self.wakeup, 4096):
             if number == signal.SIGCHLD:
                 self.reap()
                 continue
-            why = "signal " + signal.Signals(number).name
+            why = "signal " + self.ends.name_of(number)
             if number in (signal.SIGTERM, signal.SIGINT):
                 if self.terminated:
                     self.ends.kill(self, exitcodes.KILLED, "a second " + why)
                 self.terminated = True
             self.ends.drain(self, exitcodes.DRAINED, why)
 
-    def commands(self):
-        return [child for child in self.children.values() if child is not self.link.courier]
+    def reap(self):
+        """Take note of every process that ended: children, and strays that became ours."""
+        ended = quietly(os.wait4, -1, os.WNOHANG)
+        while ended and ended[0]:
+            if ended[0] in self.children:
+                self.ends.finish(self, self.children[ended[0]], *ended[1:])
+            ended = quietly(os.wait4, -1, os.WNOHANG)
 
     # -- children
 
-    def spawn(self, name, function, death_signal, signals):
-        child = Child(name, function, self.release, death_signal, signals)
+    def spawn(self, name, function, index=None):
+        def alone(sock):  # in the child, which must not know the runner's secrets
+            self.identity.clear()
+            os.chdir(self.directory)
+            return function(sock)
+
+        child = Child(name, alone, index)
         self.children[child.pid] = child
-        self.watch(child.sock.fileno(), lambda events: self.talk(child, events))
-        self.watch(child.output, lambda events: self.listen_to(child))
         return child
 
     def spawn_courier(self):
-        profile, credentials = self.profile, dict(self.credentials)
-
-        def courier(sock):
-            return (self.courier_main or load("pilotage_node.courier", "main"))(sock, profile, credentials)
-
-        return self.spawn("pilot-courier", courier, signal.SIGKILL, signal.SIG_IGN)
-
-    def release(self):
-        """In a child: let go of all that is the runner's, its secrets first."""
-        self.credentials.clear()
-        self.link.introduction.clear()
-        self.text.secret = " "
-        for child in self.children.values():
-            child.close()
-        for descriptor in self.wakeup + ((self.text.file,) if self.text.path else ()):
-            os.close(descriptor)
-        os.chdir(self.directory)
-
-    def send(self, child, message):
-        if not child.ended:
-            child.send(message)
-            self.await_room(child)
-
-    def await_room(self, child):
-        """Hear of the child's socket when it can be written too, where something is left to send."""
-        descriptor = child.sock.fileno()
-        if descriptor in self.handlers:
-            self.poll.modify(descriptor, select.POLLIN | (select.POLLOUT if child.unsent else 0))
-
-    def talk(self, child, events):
-        """A child's socket is ready."""
-        if events & select.POLLOUT:
-            self.send(child, None)
-        if events & ~select.POLLOUT and not self.hear(child):
-            self.forget(child.sock.fileno())
+        known = self.profile, dict(self.identity)
+        return self.spawn("pilot-courier", lambda sock: load("pilotage_node.courier", "main")(sock, *known))
 
     def hear(self, child):
-        """Take the messages that came in; False when there will be no more."""
+        """Take the messages that came in."""
         try:
-            messages = child.received()
-            for message in messages or ():
-                getattr(self, "on_" + message["op"])(child, message)
-            return messages is not None
+            for message in child.received():
+                self.take(child, message["op"], message)
         except (ValueError, LookupError, TypeError, AttributeError) as error:
             self.text.own("%s said what is not understood: %s: %s" % (child.name, type(error).__name__, error))
-            return True
 
-    def listen_to(self, child):
-        """A child printed something; False when there will be no more."""
-        lines = child.printed()
-        if lines:
-            self.text.output(child.name, lines)
-        if lines is None:
-            self.forget(child.output)
-        return lines is not None
-
-    def reap(self):
-        """Take note of every process that ended: children, and strays that became ours."""
-        while True:
-            pid, status, usage = quietly(os.wait4, -1, os.WNOHANG) or (0, 0, 0)
-            if pid == 0:
-                return
-            if pid in self.children:
-                self.ends.finish(self, self.children[pid], status, usage)
-
-    # -- what children say
-
-    def on_class(self, child, message):
-        child.traits = message["traits"]
-
-    def on_result(self, child, message):
-        child.result = message
-
-    def on_report(self, child, message):
-        self.report(message["report"])
-
-    def on_usage(self, child, message):
-        self.record.sampled(message["usage"])
-        self.outbox.usage = message["usage"]
-
-    def on_jobs(self, child, message):
-        self.outbox.agent_says(child, message)
-        self.record.jobs.reported(message.get("reports") or [], time.monotonic())
-
-    def on_record(self, child, message):
-        self.send(child, dict(message, record=self.record.document(), log=self.text.path))
-
-    def on_drain(self, child, message):
-        self.ends.drain(self, exitcodes.DRAINED, message.get("reason") or child.name)
-
-    def on_get(self, child, message):
-        self.link.transfer(child, message)
-
-    on_put = on_upload = on_get
-
-    def on_transferred(self, child, message):
-        self.link.transferred(message)
-
-    def on_answer(self, child, message):
-        try:
-            self.link.answered(message, time.monotonic())
-        except Exception:
-            self.link.schedule.failed(time.monotonic())
-            raise
-
-    # -- what the service says
-
-    def report(self, report):
-        self.outbox.add(report)
-        self.link.schedule.reported(time.monotonic())
-
-    def synced(self, sent, answer):
-        """A sync was taken: the agent gets its part, the pilot follows its orders."""
-        part = {name: answer.get(name) or [] for name in ("hold", "granted", "acknowledged", "orders")}
-        if part["granted"]:
-            self.record.jobs.granted(part["granted"])
-        ours = [order["order"] for order in part["orders"] if not order.get("lease")]
-        part["orders"] = [order for order in part["orders"] if order.get("lease")]
-        self.to_agent(part, bool(sent["want"]) and not part["granted"], answer.get("again_seconds", 10), True)
-        if "kill" in ours and not self.killing:
-            self.ends.kill(self, exitcodes.KILLED, "the service orders it")
-        elif ours:
-            self.ends.drain(self, exitcodes.DRAINED, "the service orders it")
-
-    def missed(self, pause):
-        self.to_agent({"hold": [], "granted": [], "acknowledged": [], "orders": []}, False, pause, False)
-
-    def to_agent(self, part, empty, again, reached):
-        if self.link.agent and self.link.agent is self.outbox.agent:
-            self.send(self.link.agent, dict(part, op="jobs", empty=empty, again_seconds=again, reached=reached))
-
-    def gone(self, text):
-        """The service ended this pilot: nothing that it says or does counts any more."""
-        if not self.over:
-            self.over = True
-            self.ends.kill(self, exitcodes.KILLED, text)
+    def take(self, child, op, message):
+        """What a child says."""
+        link = self.link
+        if op in ("get", "put", "upload"):
+            link.transfer(child, message)
+        elif op == "answer":
+            link.answered(message)
+        elif op == "transferred":
+            if message["id"] in link.transfers:
+                asker, name, _ = link.transfers.pop(message["id"])
+                asker.send(dict(message, id=name))
+        elif op in ("traits", "result"):
+            setattr(child, op, message)
+        elif op == "report":
+            link.report(message["report"])
+        elif op == "usage":
+            link.usage = message["usage"]
+            self.record.sampled(link.usage)
+        elif op == "jobs":
+            self.record.jobs.reported(message.get("reports") or (), time.monotonic())
+            link.agent, link.state = child, message
+            link.at = 0.0 if message.get("urgent") else link.at
+        elif op == "record":
+            child.send(dict(message, record=self.record.document(), log=self.text.path))
+        elif op == "drain":
+            self.ends.drain(self, exitcodes.DRAINED, message.get("reason") or child.name)
+        else:
+            raise LookupError(op)

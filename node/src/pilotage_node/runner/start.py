@@ -2,50 +2,27 @@
 
 import json
 import os
-import stat
 
 from pilotage_node import exitcodes, processes
-from pilotage_node.runner.log import Log, quietly
+from pilotage_node.runner.log import quietly
 
-USAGE = """usage: pilot [--stamp S] [--credentials FILE] [--workdir DIR] [--inspect] [--help]
-credentials: JSON with stamp and secret, removed once read; default $PILOTAGE_CREDENTIALS, else credentials.json here
---inspect prints where every command and option comes from"""
+USAGE = "usage: pilot [--stamp S] [--credentials FILE] [--workdir DIR]; --inspect shows its provenance"
 
 
-class Stop(Exception):
-    """The pilot cannot start: (exit code, text)."""
-
-
-def arguments(words):
-    """{"stamp", "credentials", "workdir"} of the command line; Stop when there is nothing to start."""
-    found = dict(zip(words[::2], words[1::2]))
-    unknown = set(words[::2]) - {"--stamp", "--credentials", "--workdir"}
-    if unknown or len(words) % 2:
-        helped = unknown == {"--help"}
-        raise Stop(exitcodes.OK if helped else exitcodes.USAGE, USAGE if helped else "%s ?\n%s" % (words, USAGE))
-    return found
-
-
-def credentials(path, stamp):
-    """Read the credentials and remove the file before anything else runs: {"stamp", "secret"}."""
-    try:
-        with open(path) as file:
-            found = json.load(file)
-        quietly(os.unlink, path)
-        return {"stamp": stamp or found.get("stamp") or os.urandom(16).hex(), "secret": found["secret"]}
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise Stop(exitcodes.NO_CREDENTIALS, "no credentials in %s: %s" % (path, error))
+def say(code, text):
+    """The last words of a pilot that does not run."""
+    quietly(os.write, 2 if code else 1, (text + "\n").encode())
+    return code
 
 
 def remove_tree(path):
     """Remove the working directory, also what a job closed to us; what resists is left. Links are not followed."""
     quietly(os.chmod, path, 0o700)
-    for name in quietly(os.listdir, path) or ():
-        inside = os.path.join(path, name)
-        if stat.S_ISDIR(os.lstat(inside).st_mode):
-            remove_tree(inside)
+    for entry in list(quietly(os.scandir, path) or ()):
+        if entry.is_dir(follow_symlinks=False):
+            remove_tree(entry.path)
         else:
-            quietly(os.unlink, inside)
+            quietly(os.unlink, entry.path)
     quietly(os.rmdir, path)
 
 
@@ -54,33 +31,38 @@ def start(script, words, **changed):
 
     :param changed: attributes of the Runner that tests set otherwise
     """
-    directory = ""
+    given = dict(zip(words[::2], words[1::2]))
+    if words in (["--inspect"], ["--help"]):
+        return say(exitcodes.OK, USAGE if words == ["--help"] else script.text_of("provenance.json"))
+    if len(words) % 2 or not {"--stamp", "--credentials", "--workdir"}.issuperset(given):
+        return say(exitcodes.USAGE, "%s ? %s" % (words, USAGE))
+    while os.open(os.devnull, os.O_RDWR) < 3:  # where the pilot was started without them, no other file may be 0, 1, 2
+        pass
     beside = os.path.dirname(os.path.abspath(script.path))
+    path = os.environ.pop("PILOTAGE_CREDENTIALS", "") or os.path.join(beside, "credentials.json")
+    path = given.get("--credentials", path)
     try:
-        if words == ["--inspect"]:
-            raise Stop(exitcodes.OK, script.text_of("provenance.json"))
-        given = arguments(words)
-        path = os.environ.pop("PILOTAGE_CREDENTIALS", "") or os.path.join(beside, "credentials.json")
-        identity = credentials(given.get("--credentials", path), given.get("--stamp"))
+        with open(path) as file:
+            found = json.load(file)
+        quietly(os.unlink, path)  # before anything else runs
+        stamp, secret = given.get("--stamp") or found.get("stamp") or os.urandom(16).hex(), found["secret"]
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        return say(exitcodes.NO_CREDENTIALS, "no credentials in %s: %s" % (path, error))
+    name = "pilot-%.8s-%s" % (stamp.replace("/", "_"), os.urandom(2).hex())
+    directory = os.path.join(os.path.abspath(given.get("--workdir", ".")), name)
+    try:
+        os.mkdir(directory, 0o700)
+    except OSError as error:
+        return say(exitcodes.DISK, "the working directory cannot be made: %s" % error)
+    try:
         processes.set_undumpable()
         processes.set_subreaper()
         processes.set_name("pilot-runner")
-        name = "pilot-%.8s-%s" % (identity["stamp"].replace("/", "_"), os.urandom(2).hex())
-        directory = os.path.join(os.path.abspath(given.get("--workdir", ".")), name)
-        os.mkdir(directory, 0o700)
         from pilotage_node.runner.run import Runner
 
         places = [os.path.join(place, "pilot.log") for place in (beside, os.getcwd(), directory)]
-        text = Log(places, int((script.profile.get("log_mib") or 10) * (1 << 20)), identity["secret"])
-        runner = Runner(script, identity, directory, text)
+        runner = Runner(script, {"stamp": stamp, "secret": secret}, directory, places)
         runner.__dict__.update(changed)
         return runner.run()
-    except Stop as stop:
-        code, text = stop.args
-        quietly(os.write, 2 if code else 1, (text + "\n").encode())
-        return code
-    except OSError as error:
-        quietly(os.write, 2, ("the working directory cannot be made: %s\n" % error).encode())
-        return exitcodes.DISK
     finally:
         remove_tree(directory)

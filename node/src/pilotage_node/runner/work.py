@@ -2,16 +2,14 @@
 
 import signal
 import sys
+from types import SimpleNamespace
 
 from pilotage_node import command, exitcodes
 from pilotage_node.runner.channel import Channel
 
-
-class Options:
-    """A command's options as attributes."""
-
-    def __init__(self, values):
-        self.__dict__.update(values)
+TRAITS = ("requires", "wants", "provides", "timeout", "on_failure", "always", "background")
+TERMINATED = 128 + signal.SIGTERM
+"""Exit status of a command that SIGTERM ended in an orderly way."""
 
 
 class Facts:
@@ -37,18 +35,15 @@ def load(module, name):
 
 def traits(kind):
     """The contract's attributes of a command class; a class that has nothing but ``do`` has their defaults."""
-    found = {name: getattr(kind, name, getattr(command.Command, name)) for name in TRAITS}
-    found.update((name, list(found[name])) for name in TRAITS[:3])
-    return found
+    return dict({name: getattr(kind, name, getattr(command.Command, name)) for name in TRAITS}, op="traits")
 
 
-TRAITS = ("requires", "wants", "provides", "timeout", "on_failure", "always", "background")
-UNKNOWN = traits(object)
-"""What is assumed of a class that could not be imported."""
+DEFAULTS = traits(None)
+"""What is assumed of a class as long as it has not told."""
 
 
 def terminate(number, frame):
-    raise SystemExit(128 + number)
+    raise SystemExit(TERMINATED)
 
 
 def work(sock, entry, known):
@@ -59,38 +54,39 @@ def work(sock, entry, known):
     """
     channel = Channel(sock, **known)
     signal.signal(signal.SIGTERM, terminate)
-    result = {"op": "result", "outcome": "failed", "code": exitcodes.FAILED}
+    code = exitcodes.FAILED
     try:
         kind = load(entry["module"], entry["name"])
         declared = traits(kind)
-        channel.send({"op": "class", "traits": declared})
+        channel.send(declared)
         begin = channel.receive()
-        if begin["op"] != "start":
-            return 0
-        facts = Facts(begin["facts"], declared["provides"])
-        do(kind, Options(entry.get("options") or {}), facts, channel)
-        channel.send({"op": "result", "outcome": "done", "code": exitcodes.OK, "message": "", "facts": facts._given})
+        if begin["op"] == "start":
+            facts = Facts(begin["facts"], declared["provides"])
+            do(kind, {"options": SimpleNamespace(**entry.get("options") or {}), "facts": facts, "pilot": channel})
+            result = {"op": "result", "outcome": "done", "code": exitcodes.OK, "message": "", "facts": facts._given}
+            channel.send(result)
         return 0
     except command.CommandFailed as failure:
-        result.update(code=failure.code, message=str(failure.text))
+        code, text = failure.code, str(failure.text)
     except SystemExit as leaving:
-        if leaving.code == 128 + signal.SIGTERM:
-            return leaving.code
-        result.update(message="it called sys.exit(%r)" % (leaving.code,))
+        if leaving.code == TERMINATED:
+            return TERMINATED
+        text = "it called sys.exit(%r)" % (leaving.code,)
     except BaseException as error:
         import traceback
 
         traceback.print_exc()
-        result.update(message="%s: %s" % (type(error).__name__, error))
-    channel.send(result)
+        text = "%s: %s" % (type(error).__name__, error)
+    channel.send({"op": "result", "outcome": "failed", "code": code, "message": text})
     return 0
 
 
-def do(kind, options, facts, channel):
+def do(kind, attributes):
     """Call the one function, with or without ``self``."""
     code = getattr(kind.do, "__code__", None)
     if code is not None and not code.co_argcount and not code.co_flags & 4:  # 4: it has *arguments
         return kind.do()
     one = kind()
-    one.options, one.facts, one.pilot = options, facts, channel
+    for name in attributes:
+        setattr(one, name, attributes[name])
     return one.do()

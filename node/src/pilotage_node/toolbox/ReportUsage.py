@@ -3,8 +3,6 @@
 from pilotage_node import exitcodes, processes
 from pilotage_node.command import CONTINUE, Command, CommandFailed, Option
 
-FIGURES = ("cpu_user", "cpu_system", "max_rss_mib", "read_mib", "write_mib")
-
 
 class ReportUsage(Command):
     """Add up what the pilot used, by command, by job and in all; print it as a table and send it to the service.
@@ -33,12 +31,29 @@ class ReportUsage(Command):
         answer = self.pilot.call({"op": "record"}, 30)
         if answer is None:
             raise CommandFailed(exitcodes.INTERNAL, "the runner did not give the pilot's record")
-        record = answer["record"]
+        record, rows = answer["record"], [HEADS]
         usage = totals(record, self.facts.node["cores"], living(self.pilot.pid))
-        listed = record["jobs"][-self.options.jobs_listed :] if self.options.jobs_listed else []
-        for line in table(record, usage, listed):
-            self.log(line)
+        jobs, count = usage["jobs"], self.options.jobs_listed
+        for one in record["commands"]:
+            rows.append(row(one["name"], one["outcome"], one["seconds"], one.get("usage")))
+        for one in record["jobs"][-count:] if count else ():
+            rows.append(row("job %s" % (one["job"] or one["lease"]), one["state"], one["wall_seconds"], one["usage"]))
+        rows.append(row("all %d jobs" % jobs["count"], "", jobs["wall_seconds"], jobs))
+        rows.append(row("the whole pilot", "", usage["wall_seconds"], usage))
+        for one in rows:
+            self.log("%-26.26s %-10.10s %10s %9s %9s %9s %9s %9s" % one)
+        states = ", ".join("%d %s" % (number, state) for state, number in sorted(jobs["states"].items())) or "none"
+        text = "jobs: {}; empty for {empty_seconds} s of {wall_seconds} s; efficiency {efficiency:.1%} of {cores} cores"
+        self.log(text.format(states, **usage))
         self.pilot.send({"op": "usage", "usage": usage})
+
+
+FIGURES = ("cpu_user", "cpu_system", "max_rss_mib", "read_mib", "write_mib")
+HEADS = ("command or job", "outcome", "wall s", "user s", "system s", "RSS MiB", "read MiB", "write MiB")
+
+
+def row(name, state, seconds, usage):
+    return (name, state) + tuple("%.1f" % (value or 0) for value in [seconds] + [(usage or {}).get(f) for f in FIGURES])
 
 
 def living(runner):
@@ -46,10 +61,7 @@ def living(runner):
     the kernel adds a process to its parent's account only when it has ended."""
     everything = processes.snapshot()
     tree = [everything[pid] for pid in processes.descendants(everything, runner)]
-    return (
-        sum(process.cpu_user + process.reaped_user for process in tree),
-        sum(process.cpu_system + process.reaped_system for process in tree),
-    )
+    return sum(one.cpu_user + one.reaped_user for one in tree), sum(one.cpu_system + one.reaped_system for one in tree)
 
 
 def totals(record, cores, alive):
@@ -58,47 +70,17 @@ def totals(record, cores, alive):
 
     :param alive: user and system CPU time of living descendants [s]
     """
-    wall, own, jobs = record["seconds"], record["usage"], record["job_totals"]
+    usage, wall, jobs = record["usage"], record["seconds"], record["job_totals"]
     job_cpu = jobs["cpu_user"] + jobs["cpu_system"]
-    return {
-        "final": True,
-        "wall_seconds": round(wall, 1),
-        "cores": cores,
-        "cpu_user": round(own["cpu_user"] + alive[0], 2),
-        "cpu_system": round(own["cpu_system"] + alive[1], 2),
-        "max_rss_mib": own["max_rss_mib"],
-        "read_mib": own["read_mib"],
-        "write_mib": own["write_mib"],
-        "empty_seconds": round(max(0.0, wall - jobs["busy_seconds"]), 1),
-        "efficiency": round(job_cpu / (wall * cores), 4) if wall > 0 and cores else 0.0,
-        "jobs": jobs,
-        "monitored": record["beat"],
-    }
-
-
-def row(name, state, seconds, usage):
-    figures = [(usage or {}).get(key) or 0 for key in FIGURES]
-    return "%-26.26s %-10.10s %10.1f %9.2f %9.2f %9.0f %9.1f %9.1f" % tuple([name, state, seconds or 0] + figures)
-
-
-def table(record, usage, listed):
-    """The lines of the table: commands, the jobs of ``listed``, and the totals."""
-    jobs, wall = usage["jobs"], usage["wall_seconds"]
-    heads = ("command or job", "outcome", "wall s", "user s", "system s", "RSS MiB", "read MiB", "write MiB")
-    yield "%-26s %-10s %10s %9s %9s %9s %9s %9s" % heads
-    for command in record["commands"]:
-        yield row(command["name"], command["outcome"], command["seconds"], command.get("usage"))
-    if jobs["count"] > len(listed):
-        yield "(the last %d jobs of %d)" % (len(listed), jobs["count"])
-    for job in listed:
-        yield row("job %s" % (job["job"] or job["lease"]), job["state"], job["wall_seconds"], job["usage"])
-    yield row("all %d jobs" % jobs["count"], "", jobs["wall_seconds"], jobs)
-    yield row("the whole pilot", "", wall, usage)
-    states = ", ".join("%d %s" % (count, state) for state, count in sorted(jobs["states"].items()))
-    yield "jobs: %s; empty for %.1f s of %.1f s; efficiency %.1f %% of %d cores" % (
-        states or "none",
-        usage["empty_seconds"],
-        wall,
-        100 * usage["efficiency"],
-        usage["cores"],
+    return dict(
+        usage,
+        final=True,
+        wall_seconds=round(wall, 1),
+        cores=cores,
+        cpu_user=round(usage["cpu_user"] + alive[0], 2),
+        cpu_system=round(usage["cpu_system"] + alive[1], 2),
+        empty_seconds=round(max(0, wall - jobs["busy_seconds"]), 1),
+        efficiency=round(job_cpu / max(wall * cores, 1e-6), 4),
+        jobs=jobs,
+        monitored=record["beat"],
     )

@@ -1,6 +1,6 @@
 """The command RunJobAgent: run the jobs that the matcher has for this node."""
 
-from pilotage_node import agent
+from pilotage_node.agent import Agent
 from pilotage_node.command import Command, Option
 
 
@@ -11,7 +11,7 @@ class RunJobAgent(Command):
     time, memory and disk (of its whole process tree); where the job asks for it, namespaces of its own as well.
 
     It leaves when there is no work (idle_seconds after the first empty answer), when the time left is down to
-    reserve_seconds, after max_jobs jobs, when the service was not reached for patience_seconds with nothing to do, or
+    reserve_seconds, when the service was not reached for patience_seconds with nothing to do, or
     when it is told to. Told by an order, running jobs end by themselves; on a signal or when time is up they have
     grace_seconds, of which SIGTERM comes 5 s before the end. Jobs that were never started go back.
 
@@ -19,7 +19,6 @@ class RunJobAgent(Command):
         idle_seconds: how long to stay after the first empty answer while nothing runs [s]
         reserve_seconds: time kept at the end for reporting; only jobs that fit before it are asked for [s]
         grace_seconds: what running jobs are given when the pilot must leave [s]; keep it below the runner's own 30 s
-        max_jobs: leave after so many jobs; 0 = no limit
         patience_seconds: how long to wait for a service that is not reached before leaving without it [s]
         hide: paths that isolated jobs must not see, besides the pilot's own and the usual places of credentials
 
@@ -32,11 +31,10 @@ class RunJobAgent(Command):
         "idle_seconds": Option(float, 45.0, "stay after the first empty answer [s]"),
         "reserve_seconds": Option(float, 90.0, "time kept at the end for reporting [s]"),
         "grace_seconds": Option(float, 20.0, "given to running jobs when the pilot must leave [s]"),
-        "max_jobs": Option(int, 0, "leave after so many jobs; 0 = no limit"),
         "patience_seconds": Option(float, 900.0, "wait for a service that is not reached [s]"),
         "hide": Option(list, [], "paths that isolated jobs must not see"),
     }
     timeout = 0
 
     def do(self):
-        agent.run(self)
+        Agent(self).run()

@@ -59,23 +59,23 @@ class RunMonitoringAgent(Command):
         then, used = self.last
         self.last = now, user + system
         disk = os.statvfs(self.pilot.workdir)
-        grows = {
-            "cores_busy": round(max(0.0, user + system - used) / max(now - then, 1.0), 3),
+        usage = {
+            "cores_busy": round((user + system - used) / max(now - then, 1), 3),
             "rss_mib": sum(process.rss for process in tree) >> 20,
             "processes": len(tree),
             "load": os.getloadavg()[0],
+            "memory_free_mib": memory_free_mib(),
+            "disk_free_mib": disk.f_bavail * disk.f_frsize >> 20,
         }
-        shrinks = {"memory_free_mib": memory_free_mib(), "disk_free_mib": disk.f_bavail * disk.f_frsize >> 20}
-        for prefix, choose, figures in (("max_", max, grows), ("min_", min, shrinks)):
-            for name, value in figures.items():
-                self.furthest[prefix + name] = choose(value, self.furthest.get(prefix + name, value))
-        seconds = round(now - self.pilot.started, 1)
-        usage = dict(grows, wall_seconds=seconds, cpu_user=round(user, 2), cpu_system=round(system, 2))
-        usage.update(shrinks, **self.furthest)
+        for name, value in usage.items():
+            key, choose = ("min_" + name, min) if "free" in name else ("max_" + name, max)
+            self.furthest[key] = choose(value, self.furthest.get(key, value))
+        usage.update(self.furthest, cpu_user=round(user, 2), cpu_system=round(system, 2))
+        usage["wall_seconds"] = round(now - self.pilot.started, 1)
         self.pilot.send({"op": "usage", "usage": usage})
 
 
 def memory_free_mib():
     """Memory that can be had without swapping [MiB], of the whole node; 0 where the kernel does not say."""
     with open("/proc/meminfo") as lines:
-        return int(next((line.split()[1] for line in lines if line.startswith("MemAvailable:")), 0)) >> 10
+        return sum(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")) >> 10

@@ -20,7 +20,7 @@ class UploadPilotOutput(Command):
 
     Facts given: none.
 
-    Exit codes: CONNECTIVITY when a file was not taken, DISK when the record cannot be written; the pilot goes on.
+    Exit codes: CONNECTIVITY when a file was not uploaded; the pilot goes on.
     """
 
     options = {"transfer_seconds": Option(float, 60.0, "most time for one file [s]")}
@@ -32,24 +32,21 @@ class UploadPilotOutput(Command):
         answer = self.pilot.call({"op": "record"}, 30)
         if answer is None:
             raise CommandFailed(exitcodes.INTERNAL, "the runner did not give the pilot's record")
-        failures = []
-        self.upload(answer["log"], "pilot.log", failures)
+        failures = [self.upload(answer["log"], "pilot.log")]
         path = os.path.join(self.pilot.workdir, "pilot.json")
         try:
             with open(path, "w") as out:
                 json.dump(answer["record"], out, indent=1, sort_keys=True)
+            failures.append(self.upload(path, "pilot.json"))
         except OSError as error:  # the log above went out all the same: a full disk is when it is wanted most
-            failures.append((exitcodes.DISK, "pilot.json: cannot be written: %s" % (error.strerror or error)))
-        else:
-            self.upload(path, "pilot.json", failures)
-        if failures:
-            raise CommandFailed(failures[0][0], "not uploaded: " + "; ".join(text for _, text in failures))
+            failures.append("pilot.json: %s" % error)
+        if any(failures):
+            raise CommandFailed(exitcodes.CONNECTIVITY, "not uploaded: " + "; ".join(filter(None, failures)))
 
-    def upload(self, path, name, failures):
-        seconds = self.options.transfer_seconds
-        answer = self.pilot.call({"op": "upload", "path": path, "name": name}, seconds)
-        wrong = "no answer within %g s" % seconds if answer is None else answer.get("error")
-        if wrong:
-            failures.append((exitcodes.CONNECTIVITY, "%s: %s" % (name, wrong)))
-        else:
-            self.log("%s uploaded, %d bytes" % (name, answer.get("size") or 0))
+    def upload(self, path, name):
+        """Send one file: what went wrong."""
+        message = {"op": "upload", "path": path, "name": name}
+        answer = self.pilot.call(message, self.options.transfer_seconds) or {"error": "%s: no answer in time" % name}
+        if not answer["error"]:
+            self.log("%s uploaded, %d bytes" % (name, answer["size"]))
+        return answer["error"]

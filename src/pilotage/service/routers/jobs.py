@@ -6,7 +6,7 @@ import asyncio
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 from starlette.responses import Response
 
 from pilotage.service import bodies
@@ -29,11 +29,16 @@ ASIDE = 256 * 1024
 """Bodies above this many bytes are checked in a thread, so that pilots need not wait for them."""
 
 JobId = Annotated[int, Path(ge=1, lt=2**63)]
+Number = Annotated[int, Field(ge=1, lt=2**63)]
 Vo = Annotated[str | None, Query(max_length=100, description="the VO to act in; another than your own: admin only")]
 
 
 @router.post("/jobs", status_code=201, summary="Submit jobs", openapi_extra=body("JobSpec", "JobSpec[]"))
-async def submit_jobs(request: Request, vo: Vo = None) -> Response:
+async def submit_jobs(
+    request: Request,
+    vo: Vo = None,
+    check: Annotated[bool, Query(description="only check them, before their inputs are uploaded: no ids")] = False,
+) -> Response:
     """Takes one job description, or a list of at most 10,000, and answers `{"ids": [...]}` in their order.
 
     All are taken or none. Input files are uploaded before (`PUT /files/{sha256}`): 409 `input_missing` names those that
@@ -41,12 +46,16 @@ async def submit_jobs(request: Request, vo: Vo = None) -> Response:
     """
     service, caller = service_of(request), caller_of(request)
     target = caller.acts_for(vo)
+    if target not in service.configuration.vos:
+        raise ApiError(422, "invalid", f"vo: there is no VO {target!r} here; nothing would ever run its jobs.")
     service.require_capacity()
     settings = service.settings
     one, many = "The job description", "The request"
     data = await bodies.read_by_kind(request, settings.max_job_bytes, settings.max_bulk_mib * MIB, one, many)
-    check = asyncio.to_thread(_checked, data, settings.max_job_bytes) if len(data) > ASIDE else None
-    specs = await check if check else _checked(data, settings.max_job_bytes)
+    checking = asyncio.to_thread(_checked, data, settings.max_job_bytes) if len(data) > ASIDE else None
+    specs = await checking if checking else _checked(data, settings.max_job_bytes)
+    if check:
+        return json_answer({"ids": []})
     await _require_inputs(service, target, specs)
     ids = await service.engine.submit(target, caller.owner, specs, request_id_of(request))
     service.on_demand()
@@ -94,9 +103,9 @@ async def list_jobs(
     vo: Vo = None,
     state: Annotated[list[str] | None, Query(description=f"of {', '.join(STATES)}; may be repeated")] = None,
     owner: str | None = None,
-    id: Annotated[list[int] | None, Query(description="only these; may be repeated")] = None,
+    id: Annotated[list[Number] | None, Query(description="only these; may be repeated")] = None,
     batch: Annotated[str | None, Query(description="the request id that they were submitted with")] = None,
-    after: Annotated[int | None, Query(ge=1, description="the last id of the page before")] = None,
+    after: Annotated[Number | None, Query(description="the last id of the page before")] = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> Response:
     """Jobs of your VO, newest first; `next` is the `after` of the next page, null on the last."""

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
-from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
@@ -32,19 +30,13 @@ async def health(request: Request) -> Response:
 async def ready(request: Request) -> Response:
     """200 when database and object store can be written, else 503 that says which cannot."""
     storage = service_of(request).storage
-    for what, check in (("database", storage.ready), ("object store", partial(_objects, storage.objects))):
+    for what, check in (("database", storage.ready), ("object store", storage.objects.ready)):
         try:
             await asyncio.wait_for(check(), READY_SECONDS)
         except Exception as error:
             text = f"The {what} cannot be written: {type(error).__name__} {error}"
             raise ApiError(503, "not_ready", text, {"Retry-After": "5"}) from error
     return json_answer({"status": "ok"})
-
-
-async def _objects(objects: Any) -> None:
-    key = f"ready/{secrets.token_hex(8)}"
-    await objects.put(key, b"ready")
-    await objects.delete(key)
 
 
 @router.get("/metrics", summary="Metrics for Prometheus", response_class=Response)

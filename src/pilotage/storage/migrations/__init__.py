@@ -7,6 +7,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from sqlalchemy.engine import URL
+from sqlalchemy.exc import OperationalError
 
 from pilotage.storage.database import engine_for
 from pilotage.storage.errors import SchemaError
@@ -39,6 +40,8 @@ def upgrade(url: URL, target: str = "head") -> list[str]:
             settings.attributes["connection"] = conn
             command.upgrade(settings, target)
             after = revision_of(conn)
+    except OperationalError as error:
+        raise SchemaError(str(error.orig).strip()) from error
     finally:
         engine.dispose()
     first = known.index(before) + 1 if before is not None else 0
