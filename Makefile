@@ -41,12 +41,12 @@ check: $(READY)
 	"$(BIN)/lint-imports"
 	"$(BIN)/vermin" -t=3.6- --no-tips --violations node/src
 
-# pytest's closing line is the last thing printed.
-test: check
-	@"$(BIN)/python" -m pytest $(PYTEST_ARGS)
+# Tests mostly wait for processes, so several run at a time. pytest's closing line is the last thing printed.
+test: check unit
+	@"$(BIN)/python" -m pytest tests/integration tests/real tests/faults -n 3 $(PYTEST_ARGS)
 
 unit: $(READY)
-	@"$(BIN)/python" -m pytest tests/unit $(PYTEST_ARGS)
+	@"$(BIN)/python" -m pytest tests/unit -n 4 $(PYTEST_ARGS)
 
 bench: $(READY)
 	@"$(BIN)/python" -m bench
