@@ -1,4 +1,4 @@
-"""The bars that are counts, bytes or ratios, asserted by the benchmarks themselves; never seconds (see bench/README.md)."""
+"""The bars that are ratios, asserted by the benchmarks themselves; never seconds (see bench/README.md)."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ TABLE = {
     NO_WORK: (300, "no work for this node"),
     DRAINED: (200, "told to leave"),
     KILLED: (100, "killed"),
-    OUT_OF_TIME: (100, "time is up"),
+    OUT_OF_TIME: (200, "time is up"),
     INTERNAL: (700, "an error in the pilot"),
 }
 """{exit status 0..255: (shutdown message code, text)}"""

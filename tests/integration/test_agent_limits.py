@@ -1,7 +1,7 @@
 """Limits of real jobs, and that nothing of a job outlives it."""
 
 import pytest
-from tests.unit.agent_harness import Agent, carrying, eventually, sh
+from tests.integration.agent_harness import Agent, carrying, eventually, sh
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ import json
 import time
 
 import pytest
+from tests.integration.agent_harness import Agent, sh
 from tests.interpreters import interpreters
-from tests.unit.agent_harness import Agent, sh
 
 
 @pytest.fixture(params=["this", "3.6"])

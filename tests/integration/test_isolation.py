@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from tests.unit.agent_harness import SOURCES, Agent, eventually, sh
+from tests.integration.agent_harness import SOURCES, Agent, eventually, sh
 
 NOBODY = 65534
 TOOLS = ["sh", "mount", "umount", "mkdir", "cat", "ls", "sleep", "readlink", "setpriv", "unshare", "python3", "true"]

@@ -3,7 +3,7 @@
 import time
 
 import pytest
-from tests.unit.agent_harness import Agent, carrying, job, sh
+from tests.integration.agent_harness import Agent, carrying, job, sh
 
 
 @pytest.fixture

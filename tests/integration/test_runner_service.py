@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from tests.unit.runner_pilot import Pilot, pilot
+from tests.integration.runner_pilot import Pilot, pilot
 
 from pilotage_node import exitcodes
 from pilotage_node.runner.link import COALESCE, LONGEST, Link

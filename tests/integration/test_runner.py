@@ -8,7 +8,7 @@ import stat
 from pathlib import Path
 
 import pytest
-from tests.unit.runner_pilot import Pilot, pilot
+from tests.integration.runner_pilot import Pilot, pilot
 
 from pilotage_node import exitcodes
 
