@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
 
+import pytest
 from tests.allinone import AllInOne
+from tests.faults.conftest import configuration
+
+SECRETS = ("credentials.json", "client.json", "keys.json", "admin.token", "pilotage.sqlite")
 
 PAYLOAD = r"""
 import glob, json, os, re, signal, ctypes, urllib.request, urllib.error
@@ -57,7 +63,7 @@ for top in (HOME, os.path.dirname(here), os.path.dirname(os.path.dirname(here)))
                 text = open(path, "rb").read(1 << 20)
             except OSError:
                 continue
-            if b"the neighbour's secret" in text or name in ("credentials.json", "client.json"):
+            if b"the neighbour's secret" in text or name in SECRETS:
                 found["files"].append(path)
 for value in os.environ.values():
     tokens.update(re.findall(r"[A-Za-z0-9_\-.]{20,}", value))
@@ -72,13 +78,24 @@ print(json.dumps(found))
 """
 
 
-def test_a_hostile_payload_finds_nothing(up: Callable[..., AllInOne]) -> None:
-    one = up()
+@pytest.fixture
+def one() -> Iterator[AllInOne]:
+    """A service whose data is not below /tmp, which isolated jobs have of their own."""
+    home = Path(__file__).parents[2] / "build" / "hostile"
+    shutil.rmtree(home, ignore_errors=True)
+    home.mkdir(parents=True)
+    service = AllInOne(home, configuration()).start()
+    yield service
+    service.stop()
+    shutil.rmtree(home)
+
+
+def test_a_hostile_payload_finds_nothing(one: AllInOne) -> None:
     [neighbour] = one.submit(
         {"command": ["sh", "-c", 'echo "the neighbour\'s secret" > mine; sleep 8'], "isolation": "required"}
     )
     one.wait([neighbour], ("Running", "Done"))
-    script = f"HOME = {str(one.home)!r}\nURL = {str(one.client().base_url)!r}\n{PAYLOAD}"
+    script = f"SECRETS = {SECRETS!r}\nHOME = {str(one.home)!r}\nURL = {str(one.client().base_url)!r}\n{PAYLOAD}"
     [hostile] = one.submit({"command": ["python3", "-c", script], "isolation": "required"})
     [job] = one.wait([hostile])
     assert job["state"] == "Done", job

@@ -70,7 +70,7 @@ async def test_a_pilot_runs_and_leaves_its_status_and_output(resource, tmp_path)
     place = tmp_path / "local" / "here" / "aaaaaaaa00000000"
     assert json.loads((place / "seen").read_text())["secret"] == SECRET
     names = {line.partition("=")[0] for line in (place / "environment").read_text().splitlines()}
-    assert names - {"PWD", "OLDPWD", "SHLVL", "_"} == {"PATH", "HOME", "LANG", "TMPDIR"}
+    assert names - {"PWD", "OLDPWD", "SHLVL", "_"} == {"PATH", "HOME", "LANG", "TMPDIR", "PILOTAGE_HIDE"}
     assert stat.S_IMODE(place.stat().st_mode) == 0o700
     assert stat.S_IMODE((place / "credentials.json").stat().st_mode) == 0o600
     await resource.clean(["aaaaaaaa00000000"])

@@ -121,6 +121,8 @@ class Resource(Part):
 
 
 class Site(Part):
+    """A place with resources; what it says about pilots counts for all of them."""
+
     resources: dict[Name, Resource] = {}
     pilot: PilotPart = PilotPart()
 
@@ -168,6 +170,8 @@ class ObjectStore(Part):
 
 
 class Service(Part):
+    """The service itself: its address, its patience, and where it keeps what it knows."""
+
     url: Url | None = None
     """What pilots call the service; null: what it listens on."""
     lease_seconds: Seconds = 120.0

@@ -12,6 +12,7 @@ from pilotage.directors.recovery import verdict
 from pilotage.resources.base import Status
 from pilotage.storage import Storage, leases, pilots
 from pilotage.storage import resources as holders
+from pilotage.storage.usage import Charges
 from pilotage.wms import pilots as life
 
 LEAVING = "the directors are ending"
@@ -24,8 +25,10 @@ class Fenced(Exception):
 class Ledger:
     """The records of one resource's pilots, in the hand of one director."""
 
-    def __init__(self, storage: Storage, resource: str, holder: str) -> None:
+    def __init__(self, storage: Storage, resource: str, holder: str, half_life: float) -> None:
+        """`half_life` is fair share's: a job whose pilot is lost is no longer charged for the time that it did not get."""
         self.storage = storage
+        self.half_life = half_life
         self.resource = resource
         self.holder = holder
         self.fence: int | None = None
@@ -97,7 +100,9 @@ class Ledger:
                 return
             reason = found.reason + (f" (its last words: {words})" if words else "")
             pilots.end(conn, stamp, found.state, now, exit_code=found.exit_code, reason=reason, who=self.holder)
-            leases.lose(conn, [stamp], now, reason)
+            charges = Charges(now, self.half_life)
+            leases.lose(conn, [stamp], now, reason, charges=charges)
+            charges.save(conn)
 
         await self.storage.write(write, self.storage.now())
 

@@ -63,7 +63,7 @@ class Directors:
         end = loop.time() + seconds
         while True:
             counts = await asyncio.gather(*(each.left() for each in self._directors), return_exceptions=True)
-            left = sum(count for count in counts if isinstance(count, int))
+            left = sum(count if isinstance(count, int) else 1 for count in counts)  # not known is not none
             if not left or loop.time() >= end:
                 return left
             self.wake()

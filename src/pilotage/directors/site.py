@@ -80,7 +80,7 @@ class SiteDirector:
         self.draining = False
         self.error = ""
         self.resting: dict[str, str] = {}
-        self.ledger = Ledger(shared.storage, name, shared.holder)
+        self.ledger = Ledger(shared.storage, name, shared.holder, shared.engine.settings.half_life)
         self._sure = False
         self._busy = False
         self._known: set[str] = set()

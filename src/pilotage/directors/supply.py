@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -11,7 +10,7 @@ from pilotage.configuration import Configuration, ConfigurationError, compose_pi
 from pilotage.directors.backoff import Rest, rest
 from pilotage.directors.plan import Demand, Key, Pilot, Submission, Supply
 from pilotage.resources.base import Bundle
-from pilotage.storage.tokens import digest
+from pilotage.storage import pilots
 from pilotage_node.facts import reserve
 
 Row = Mapping[str, Any]
@@ -132,19 +131,11 @@ def make(
         queue = configuration.resource(submission.resource).queues[submission.queue]
         composed = compose_pilot(configuration, submission.vo, submission.resource, submission.queue, urls, trust)
         limits = composed.profile["limits"]
-        names = {name: composed.profile[name] for name in ("vo", "site", "resource", "queue", "flavour", "revision")}
+        sizes = {name: limits[name] for name in ("cores", "memory_mib", "wall_seconds")}
         for _ in range(submission.count):
-            stamp, secret = secrets.token_hex(16), secrets.token_urlsafe(32)
-            records.append(
-                {
-                    **names,
-                    "stamp": stamp,
-                    "secret_hash": digest(secret),
-                    "secret_expires": now + queue.wait_seconds,
-                    "digest": composed.digest,
-                }
+            record, credentials = pilots.made(composed.profile, composed.digest, now + queue.wait_seconds)
+            records.append(record)
+            bundles.append(
+                Bundle(record["stamp"], submission.queue, composed.script, json.dumps(credentials), **sizes)
             )
-            credentials = json.dumps({"stamp": stamp, "secret": secret})
-            sizes = {name: limits[name] for name in ("cores", "memory_mib", "wall_seconds")}
-            bundles.append(Bundle(stamp, submission.queue, composed.script, credentials, **sizes))
     return records, bundles

@@ -22,7 +22,7 @@ def make(name: str, settings: Settings, data: Path) -> Resource:
     if settings.type == "local":
         from pilotage.resources.local import LocalResource
 
-        return LocalResource(data / "local" / name, slots=settings.slots)
+        return LocalResource(data / "local" / name, slots=settings.slots, hide=data)
     raise ConfigurationError(unknown("type of resource", settings.type, TYPES))
 
 

@@ -60,8 +60,12 @@ T = TypeVar("T")
 class LocalResource:
     """Runs at most `slots` pilots at once (None: no limit) below `directory`."""
 
-    def __init__(self, directory: Path, slots: int | None = 1, kill_seconds: float = KILL_SECONDS) -> None:
+    def __init__(
+        self, directory: Path, slots: int | None = 1, kill_seconds: float = KILL_SECONDS, hide: Path | None = None
+    ) -> None:
+        """:param hide: what isolated jobs must not see besides the pilots: the data of the service (default: directory)"""
         self.directory = directory
+        self.hide = hide or directory
         self.slots = slots
         self.kill_seconds = kill_seconds
         self._children: dict[str, subprocess.Popen[bytes]] = {}
@@ -74,7 +78,8 @@ class LocalResource:
 
     async def submit(self, bundles: Sequence[Bundle]) -> dict[str, str | ResourceError]:
         """Starts the pilots; a stamp that was started before is not started again."""
-        return await asyncio.to_thread(self._submit, bundles)
+        # All under one lock: `find` after a submission that was given up sees the whole of it.
+        return await asyncio.to_thread(self._locked, self._submit, bundles)
 
     async def status(self, references: Sequence[str]) -> dict[str, Status]:
         """From the files and /proc; ends by force what was cancelled and did not leave in time."""
@@ -114,10 +119,7 @@ class LocalResource:
     # Submission
 
     def _submit(self, bundles: Sequence[Bundle]) -> dict[str, str | ResourceError]:
-        answers: dict[str, str | ResourceError] = {}
-        for bundle in bundles:
-            answers[bundle.stamp] = self._locked(self._submit_one, bundle)
-        return answers
+        return {bundle.stamp: self._submit_one(bundle) for bundle in bundles}
 
     def _submit_one(self, bundle: Bundle) -> str | ResourceError:
         place = self._place(bundle.stamp)
@@ -136,7 +138,7 @@ class LocalResource:
             self._children[bundle.stamp] = subprocess.Popen(
                 ["/bin/sh", "launch"],
                 cwd=place,
-                env=_environment(place),
+                env=_environment(place, self.hide),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
@@ -259,13 +261,14 @@ class LocalResource:
                 _remove(left)
 
 
-def _environment(place: Path) -> dict[str, str]:
+def _environment(place: Path, hide: Path) -> dict[str, str]:
     """All that a pilot gets of our environment: nothing of the service's secrets can be in it."""
     return {
         "PATH": os.environ.get("PATH", "/usr/local/bin:/usr/bin:/bin"),
         "HOME": os.environ.get("HOME", "/"),
         "LANG": "C.UTF-8",
         "TMPDIR": str(place / "tmp"),
+        "PILOTAGE_HIDE": str(hide.resolve()),
     }
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
-from fastapi import Depends, Request, Security
+from fastapi import Depends, Query, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from pilotage.service.context import Service, service_of
@@ -23,6 +23,8 @@ from pilotage.service.errors import ApiError, forbidden, not_found, unauthentica
 
 if TYPE_CHECKING:
     from pilotage.service.credentials import PilotClaims
+
+Vo = Annotated[str | None, Query(max_length=100, description="the VO to act in; another than your own: admin only")]
 
 OPEN = frozenset({"open"})
 PILOT = frozenset({"pilot"})

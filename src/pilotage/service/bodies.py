@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import AsyncIterator
-from typing import Any, TypeVar
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect, Request
@@ -13,10 +14,14 @@ from starlette.responses import Response
 from pilotage.service.errors import ApiError, from_validation
 
 M = TypeVar("M", bound=BaseModel)
+P = ParamSpec("P")
+T = TypeVar("T")
 
 SMALL = 1024 * 1024
 DRAIN = 64 * SMALL
 """How much of a refused body is still read, so that the client gets to read why and not a broken connection."""
+ASIDE = 256 * 1024
+"""Bodies above this many bytes are checked in a thread."""
 
 
 def too_large(what: str, limit: int) -> ApiError:
@@ -80,6 +85,13 @@ def parse(model: type[M], body: bytes) -> M:
         raise from_validation(error) from None
 
 
+async def checked(check: Callable[Concatenate[bytes, P], T], data: bytes, *args: P.args, **kwargs: P.kwargs) -> T:
+    """``check(data, ...)``; of a large body in a thread, so that no other request waits for it."""
+    if len(data) > ASIDE:
+        return await asyncio.to_thread(check, data, *args, **kwargs)
+    return check(data, *args, **kwargs)
+
+
 def json_answer(content: Any, status: int = 200) -> Response:
     """A JSON response without a detour through models: what we built needs no check."""
     body = json.dumps(content, separators=(",", ":"), ensure_ascii=False, default=_plain).encode("utf-8", "replace")
@@ -87,6 +99,6 @@ def json_answer(content: Any, status: int = 200) -> Response:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, (set, frozenset, tuple)):
+    if isinstance(value, (set, frozenset)):
         return sorted(value)
     return str(value)

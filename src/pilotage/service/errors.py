@@ -66,6 +66,13 @@ def not_found(text: str) -> ApiError:
     return ApiError(404, "not_found", text)
 
 
+def check_states(wanted: Sequence[str] | None, known: Sequence[str]) -> None:
+    """Raises ApiError 422 for a state to filter by that there is not."""
+    for name in wanted or ():
+        if name not in known:
+            raise ApiError(422, "invalid", f"state: there is no state {name!r}; there are: {', '.join(known)}")
+
+
 def field_path(location: Sequence[Any]) -> str:
     """``("inputs", 0, "name")`` as a person writes it: ``inputs[0].name``."""
     text = ""

@@ -49,6 +49,8 @@ class Metrics:
             states = [(f'{{state="{state}"}}', float(n)) for state, n in sorted(counts[what].items())]
             family(f"pilotage_{what}", "gauge", f"{what.capitalize()} in the database by state.", states)
         family("pilotage_syncs_total", "counter", "Synchronisations of pilots.", [("", self.syncs)])
+        for what, n in self._storage.statistics.items():
+            family(f"pilotage_{what}_total", "counter", f"{what.capitalize()} of the database.", [("", n)])
         family("pilotage_pending_writes", "gauge", "Writes that wait for the database.", [("", self._storage.backlog)])
         requests = [(f'{{route="{r}",status="{s}"}}', float(n)) for (r, s), n in sorted(self.requests.items())]
         family("pilotage_requests_total", "counter", "Requests by route and HTTP status.", requests)

@@ -112,5 +112,5 @@ async def _keep_certificate(context: ssl.SSLContext, files: TlsFiles) -> None:
             if files.cert.stat().st_mtime_ns != seen:
                 context.load_cert_chain(files.cert, files.key)
                 seen = files.cert.stat().st_mtime_ns
-        except (OSError, ValueError, ssl.SSLError) as error:
-            log.error("The server's certificate could not be renewed or reloaded, the old one goes on: %s", error)
+        except Exception:  # whatever it is: a loop that ended would be noticed when the certificate has expired
+            log.exception("The server's certificate could not be renewed or reloaded; the old one goes on.")

@@ -28,6 +28,9 @@ Short = Annotated[str, Field(max_length=4000)]
 Captured = Annotated[str, Field(max_length=8 * protocol.INLINE)]
 Usage = dict[str, Any]
 
+NOTED = 3
+"""Outputs left out that a report names, each."""
+
 
 class Output(TypedDict):
     """A file that a job left."""
@@ -186,7 +189,7 @@ def register(body: bytes) -> dict[str, Any]:
 def _parse(adapter: TypeAdapter[Any], body: bytes) -> dict[str, Any]:
     try:
         if b"\\u0000" in body or b"\\ud" in body or b"\\uD" in body or b"NaN" in body or b"Infinity" in body:
-            message: dict[str, Any] = adapter.validate_python(_clean(_loads(body)))
+            message: dict[str, Any] = adapter.validate_python(_cleaned(body))
         else:
             message = adapter.validate_json(body)
     except ValidationError as error:
@@ -208,9 +211,9 @@ def _refuse_version(body: bytes) -> None:
         raise unsupported(found.get("protocol"))
 
 
-def _loads(body: bytes) -> Any:
+def _cleaned(body: bytes) -> Any:
     try:
-        return json.loads(text_of(body))
+        return _clean(json.loads(text_of(body)))
     except (ValueError, RecursionError) as error:
         raise ApiError(400, "not_json", f"The body is not JSON: {str(error)[:200]}.") from None
 
@@ -235,12 +238,15 @@ def _clean(value: Any, key: str = "") -> Any:
 
 def _safe_outputs(report: dict[str, Any]) -> None:
     """Leaves out outputs whose names nobody could store safely, and says so in the report."""
-    kept = []
+    kept: list[Any] = []
+    notes: list[str] = []
     for output in report["outputs"]:
         try:
             safe_name(output["name"])
             kept.append(output)
         except ValueError as error:
-            note = f"output {output['name'][:200]!r} was left out: {error}"
-            report["message"] = "; ".join(filter(None, [report.get("message"), note]))
+            notes.append(f"output {output['name'][:200]!r} was left out: {error}")
     report["outputs"] = kept
+    if notes:
+        more = f"and {len(notes) - NOTED} more outputs were left out" if len(notes) > NOTED else None
+        report["message"] = "; ".join(filter(None, [report.get("message"), *notes[:NOTED], more]))

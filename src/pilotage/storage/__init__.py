@@ -63,17 +63,20 @@ class Storage:
 
     async def close(self) -> None:
         """Finishes what was asked for, then closes."""
-        await asyncio.to_thread(self._close)
+        # Taken away first: what is asked for from now on is refused, not queued where nobody looks any more.
+        writer, self._writer = self._writer, None
+        readers, self._readers = self._readers, None
+        await asyncio.to_thread(self._close, writer, readers)
 
-    def _close(self) -> None:
-        if self._writer is not None:
-            self._writer.stop()
-        if self._readers is not None:
-            self._readers.shutdown()
+    def _close(self, writer: Writer | None, readers: ThreadPoolExecutor | None) -> None:
+        if writer is not None:
+            writer.stop()
+        if readers is not None:
+            readers.shutdown()
         for engine in (self._reading, self._writing):  # the writer last: it leaves SQLite without a WAL
             if engine is not None:
                 engine.dispose()
-        self._writer = self._readers = self._reading = self._writing = None
+        self._reading = self._writing = None
 
     async def write(self, fn: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Runs ``fn(conn, ...)`` in a transaction and gives its value once that is on the disk. When it raises, nothing

@@ -1,5 +1,7 @@
 """Engines for the two databases, and what is particular to each."""
 
+import contextlib
+import os
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event
@@ -23,8 +25,8 @@ def parse(url: str) -> URL:
     """The URL with our driver. Raises ValueError for what is not SQLite in a file or PostgreSQL."""
     try:
         parsed = make_url(url)
-    except Exception as error:
-        raise ValueError(f"not a database URL: {error}") from None
+    except Exception:
+        raise ValueError("not a database URL") from None  # without the text: there may be a password in it
     name = parsed.get_backend_name()
     if name in ("postgresql", "postgres"):
         return parsed.set(drivername="postgresql+psycopg")
@@ -36,7 +38,10 @@ def parse(url: str) -> URL:
 
 
 def engine_for(url: URL, *, writes: bool) -> Engine:
-    """An engine for one of the two uses. Each transaction of a reader sees one state of the data."""
+    """An engine for one of the two uses. Each transaction of a reader sees one state of the data.
+
+    Values stay out of exceptions, and so out of logs: there are people's environments among them.
+    """
     if url.get_backend_name() == "sqlite":
         return _sqlite(url, writes)
     engine = create_engine(
@@ -44,6 +49,7 @@ def engine_for(url: URL, *, writes: bool) -> Engine:
         pool_size=PG_WRITERS if writes else READERS,
         max_overflow=2,
         connect_args={"connect_timeout": 10, "application_name": "pilotage"},
+        hide_parameters=True,
     )
     if writes:
         return engine
@@ -51,8 +57,16 @@ def engine_for(url: URL, *, writes: bool) -> Engine:
 
 
 def _sqlite(url: URL, writes: bool) -> Engine:
+    if writes and url.database:
+        # SQLite would make it as the umask says, for everybody to read; its other files get the same mode.
+        with contextlib.suppress(OSError):  # SQLite says it better
+            os.close(os.open(url.database, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     engine = create_engine(
-        url, pool_size=1 if writes else READERS, max_overflow=2, connect_args={"timeout": BUSY_SECONDS}
+        url,
+        pool_size=1 if writes else READERS,
+        max_overflow=2,
+        connect_args={"timeout": BUSY_SECONDS},
+        hide_parameters=True,
     )
 
     @event.listens_for(engine, "connect")

@@ -1,6 +1,7 @@
 """Pilots: planned, submitted, registered, beating, ended. One row each, from before they are submitted."""
 
 import hmac
+import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -38,6 +39,15 @@ _commands = (
     .where(pilot_commands.c.pilot == bindparam("b_stamp"))
     .order_by(pilot_commands.c.index, pilot_commands.c.time)
 )
+
+
+def made(profile: Mapping[str, Any], digest: str, secret_expires: float) -> tuple[Row, dict[str, str]]:
+    """A new pilot of a profile, with a stamp of its own: the record for `plan`, and its credentials {"stamp", "secret"},
+    which are in no record."""
+    stamp, secret = secrets.token_hex(16), secrets.token_urlsafe(32)
+    names = {name: profile[name] for name in ("vo", "site", "resource", "queue", "flavour", "revision")}
+    secrecy = {"secret_hash": digest_of(secret), "secret_expires": secret_expires}
+    return {"stamp": stamp, **names, "digest": digest, **secrecy}, {"stamp": stamp, "secret": secret}
 
 
 def plan(
@@ -192,22 +202,6 @@ def counts(conn: Connection, vo: str | None = None) -> dict[str, int]:
     return {row[0]: row[1] for row in conn.execute(query)}
 
 
-def outcomes(conn: Connection, resource: str, since: float) -> dict[str, dict[str, int]]:
-    """How the pilots of a resource that ended since then did: {queue: {"done", "failed", "aborted", "empty"}}.
-
-    ``empty`` counts those (of any outcome) that registered and never got a job.
-    """
-    query = select(pilots.c.queue, pilots.c.state, pilots.c.jobs, pilots.c.registered)
-    found: dict[str, dict[str, int]] = {}
-    for queue, state, jobs, registered in conn.execute(
-        query.where(pilots.c.resource == resource, pilots.c.ended >= since)
-    ):
-        counted = found.setdefault(queue, {"done": 0, "failed": 0, "aborted": 0, "empty": 0})
-        counted[state.lower()] += 1
-        counted["empty"] += registered is not None and not jobs
-    return found
-
-
 def commands(conn: Connection, stamp: str) -> list[Row]:
     """The results of the pilot's commands, in order: index, name, outcome, code, message, seconds, usage, tail,
     time."""
@@ -357,7 +351,9 @@ def logs_purged(conn: Connection, stamps: Sequence[str], now: float) -> None:
 
 def purge(conn: Connection, before: float, limit: int = 500) -> list[str]:
     """Deletes pilots that ended before then, with their command results; gives their stamps (for the object store)."""
-    query = select(pilots.c.stamp).where(pilots.c.ended < before).order_by(pilots.c.created).limit(limit)
+    # None ended before it was made: so the index of `created` spares a look at the whole history.
+    old = (pilots.c.created < before) & (pilots.c.ended < before)
+    query = select(pilots.c.stamp).where(old).order_by(pilots.c.created).limit(limit)
     gone = list(conn.execute(query).scalars())
     if gone:
         conn.execute(delete(pilots).where(pilots.c.stamp.in_(gone), pilots.c.ended < before))

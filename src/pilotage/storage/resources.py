@@ -1,13 +1,9 @@
-"""Who serves a resource (a fenced lease), and what directors remember of its queues."""
-
-from collections.abc import Mapping
-from typing import Any
+"""Who serves a resource: a fenced lease."""
 
 from sqlalchemy import Connection, select, update
 
-from pilotage.storage import jsontext
 from pilotage.storage.sql import insert_or
-from pilotage.storage.tables import memories, resources
+from pilotage.storage.tables import resources
 
 
 def acquire(conn: Connection, resource: str, holder: str, now: float, term: float) -> int | None:
@@ -37,15 +33,3 @@ def check(conn: Connection, resource: str, fence: int, now: float) -> bool:
 def release(conn: Connection, resource: str, fence: int) -> None:
     """Gives the right back early, so that the next one need not wait."""
     conn.execute(update(resources).where(resources.c.name == resource, resources.c.fence == fence).values(expires=0.0))
-
-
-def remember(conn: Connection, resource: str, queue: str, memory: Mapping[str, Any], now: float) -> None:
-    """Keeps what a director knows of a queue (back-off, rest) across restarts: any JSON object, replacing the last."""
-    row = {"resource": resource, "queue": queue, "memory": jsontext.dump(dict(memory)), "updated": now}
-    conn.execute(insert_or(conn, memories, ["resource", "queue"], ["memory", "updated"]), row)
-
-
-def recall(conn: Connection, resource: str) -> dict[str, dict[str, Any]]:
-    """What was remembered of each queue of a resource: {queue: object}."""
-    query = select(memories.c.queue, memories.c.memory).where(memories.c.resource == resource)
-    return {queue: jsontext.load(memory) for queue, memory in conn.execute(query)}

@@ -136,7 +136,6 @@ pilots = Table(
     Column("outputs_at", Float),
     Column("logs_purged", Float),
     Index("pilots_created", "created"),
-    Index("pilots_resource_ended", "resource", "ended"),
 )
 
 ACTIVE = pilots.c.ended.is_(None)
@@ -234,13 +233,4 @@ resources = Table(
     Column("holder", Text, nullable=False),
     Column("fence", Big, nullable=False),
     Column("expires", Float, nullable=False),
-)
-
-memories = Table(
-    "memories",
-    metadata,
-    Column("resource", Text, primary_key=True),
-    Column("queue", Text, primary_key=True),
-    Column("memory", Text, nullable=False),
-    Column("updated", Float, nullable=False),
 )

@@ -1,8 +1,9 @@
 """Namespaces for jobs: what works on this node, found by trying it, and the command line that does it.
 
 An isolated job sees the whole system read-only, its own directory, a private /tmp and /var/tmp, and a /proc with
-nothing but its own processes. It does not see the pilot's directory (other jobs are in it), other pilots beside it, or
-the usual places of credentials. It has no capabilities, and everything of it dies with the outer process.
+nothing but its own processes. It does not see the pilot's directory (other jobs are in it), other pilots beside it,
+the usual places of credentials, or what $PILOTAGE_HIDE names (the data of a resource). It has no capabilities, and
+everything of it dies with the outer process.
 
 Two kinds, the first that works is used: ``bwrap`` (bubblewrap, also where it is setuid; /dev is a small one) and
 ``unshare`` (util-linux; the job believes to be root; not offered to a real root, who would keep the devices). A shell
@@ -15,8 +16,8 @@ import subprocess
 
 from pilotage_node.agent.files import remove
 
-HIDDEN = [".ssh", ".globus", ".gnupg", ".aws", ".netrc", ".config/pilotage", ".pilotage"]
-NAMED = ["X509_USER_PROXY", "X509_USER_KEY", "BEARER_TOKEN_FILE", "KRB5CCNAME", "PILOTAGE_CREDENTIALS"]
+HIDDEN = [".ssh", ".globus", ".gnupg", ".aws", ".netrc", ".config/pilotage", ".local/share/pilotage"]
+NAMED = ["X509_USER_PROXY", "X509_USER_KEY", "BEARER_TOKEN_FILE", "KRB5CCNAME", "PILOTAGE_CREDENTIALS", "PILOTAGE_HIDE"]
 BWRAP = """bwrap --unshare-user --unshare-pid --unshare-ipc --as-pid-1 --die-with-parent --new-session --cap-drop ALL
 --ro-bind / / --dev /dev --proc /proc"""
 UNSHARE = "unshare --user --map-root-user --mount --pid --ipc --fork --kill-child --mount-proc /bin/sh -c"

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from pilotage.service import bodies
-from pilotage.service.access import caller_of, hide
+from pilotage.service.access import Vo, caller_of, hide
 from pilotage.service.bodies import json_answer
 from pilotage.service.context import service_of
 from pilotage.service.files import Digest, receive
@@ -18,8 +16,6 @@ from pilotage.service.settings import MIB
 from pilotage.storage import files
 
 router = APIRouter(tags=["files"])
-
-Vo = Annotated[str | None, Query(max_length=100, description="the VO to act in; another than your own: admin only")]
 
 
 @router.head("/files/{sha256}", summary="Whether a file is there")

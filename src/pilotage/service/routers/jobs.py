@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request
@@ -10,27 +9,24 @@ from pydantic import Field, TypeAdapter, ValidationError
 from starlette.responses import Response
 
 from pilotage.service import bodies
-from pilotage.service.access import Caller, caller_of, hide
+from pilotage.service.access import Caller, Vo, caller_of, hide
 from pilotage.service.bodies import json_answer
 from pilotage.service.context import Service, request_id_of, service_of
-from pilotage.service.errors import ApiError, forbidden, from_validation
+from pilotage.service.errors import ApiError, check_states, forbidden, from_validation
 from pilotage.service.files import download_headers, safe_path, send
 from pilotage.service.models import MAX_JOBS, JobSpec, KillRequest
 from pilotage.service.openapi import BYTES, body, example
 from pilotage.service.settings import MIB
 from pilotage.storage import events, files, jobs
 from pilotage.storage.objects import file_key
+from pilotage.wms.jobs import STATES
 
 router = APIRouter(tags=["jobs"])
 
 MANY: TypeAdapter[list[JobSpec]] = TypeAdapter(list[JobSpec])
-STATES = ("Waiting", "Matched", "Running", "Done", "Failed", "Killed")
-ASIDE = 256 * 1024
-"""Bodies above this many bytes are checked in a thread, so that pilots need not wait for them."""
 
 JobId = Annotated[int, Path(ge=1, lt=2**63)]
 Number = Annotated[int, Field(ge=1, lt=2**63)]
-Vo = Annotated[str | None, Query(max_length=100, description="the VO to act in; another than your own: admin only")]
 
 
 @router.post("/jobs", status_code=201, summary="Submit jobs", openapi_extra=body("JobSpec", "JobSpec[]"))
@@ -52,8 +48,7 @@ async def submit_jobs(
     settings = service.settings
     one, many = "The job description", "The request"
     data = await bodies.read_by_kind(request, settings.max_job_bytes, settings.max_bulk_mib * MIB, one, many)
-    checking = asyncio.to_thread(_checked, data, settings.max_job_bytes) if len(data) > ASIDE else None
-    specs = await checking if checking else _checked(data, settings.max_job_bytes)
+    specs = await bodies.checked(_checked, data, settings.max_job_bytes)
     if check:
         return json_answer({"ids": []})
     await _require_inputs(service, target, specs)
@@ -110,9 +105,7 @@ async def list_jobs(
 ) -> Response:
     """Jobs of your VO, newest first; `next` is the `after` of the next page, null on the last."""
     service, scope = service_of(request), caller_of(request).scope(vo)
-    for name in state or ():
-        if name not in STATES:
-            raise ApiError(422, "invalid", f"state: there is no state {name!r}; there are: {', '.join(STATES)}")
+    check_states(state, STATES)
     found = await service.storage.read(
         jobs.search, vo=scope, owner=owner, states=state, ids=id, batch=batch, after=after, limit=limit
     )

@@ -10,10 +10,10 @@ from starlette.responses import Response
 
 from pilotage.service import wire
 from pilotage.service.access import caller_of
-from pilotage.service.bodies import chunks, json_answer, read
+from pilotage.service.bodies import checked, chunks, json_answer, read
 from pilotage.service.context import Service, request_id_of, service_of
 from pilotage.service.errors import forbidden
-from pilotage.service.files import Digest, receive, safe_path, send
+from pilotage.service.files import Digest, checked_length, receive, safe_path, send
 from pilotage.service.openapi import BYTES, binary, body
 from pilotage.service.settings import MIB
 from pilotage.storage import events, jobs, pilots
@@ -33,7 +33,7 @@ async def register(request: Request) -> Response:
     service = service_of(request)
     wire.check_version(request)
     service.require_capacity()
-    message = wire.register(await read(request, 4 * MIB))
+    message = await checked(wire.register, await read(request, 4 * MIB))
     stamp = message["stamp"]
     try:
         pilot = await service.engine.register(message, request_id_of(request))
@@ -83,7 +83,7 @@ async def sync(request: Request) -> Response:
     service.require_capacity()
     claims = caller_of(request).claims
     assert claims is not None
-    message = wire.sync(await read(request, service.settings.max_sync_mib * MIB))
+    message = await checked(wire.sync, await read(request, service.settings.max_sync_mib * MIB))
     kept = await service.logs.keep(claims.stamp, message["log"]) if message["log"] else None
     answer: dict[str, Any] = await service.engine.sync(
         claims.stamp, message, request_id_of(request), again_seconds=service.again_seconds()
@@ -122,13 +122,15 @@ async def upload_output(request: Request, sha256: Digest) -> Response:
 async def upload_pilot_output(request: Request, name: str) -> Response:
     """Stores the pilot's log, its record, or what else a command uploads; a repeated upload replaces the former."""
     service, stamp = service_of(request), caller_of(request).owner
-    named = safe_path(name)
+    named, limit = safe_path(name), service.settings.max_file_mib * MIB
+    service.require_capacity()
+    checked_length(request, limit)
     pilot = await service.storage.read(pilots.get, stamp)
     if pilot is None:
         raise Unknown("There is no such pilot.")
     if pilot["state"] in ("Done", "Failed"):
         raise Ended("This pilot has ended; it can upload nothing more.")
     size, digest = await service.storage.objects.put_stream(
-        output_key(stamp, named), chunks(request), limit=service.settings.max_file_mib * MIB
+        output_key(stamp, named), chunks(request), limit=limit
     )
     return json_answer({"name": named, "size": size, "sha256": digest}, 201)

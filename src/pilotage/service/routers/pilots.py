@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request
@@ -14,16 +13,16 @@ from pilotage.service import bodies
 from pilotage.service.access import Caller, caller_of, hide
 from pilotage.service.bodies import json_answer
 from pilotage.service.context import Service, request_id_of, service_of
-from pilotage.service.errors import ApiError
+from pilotage.service.errors import ApiError, check_states
 from pilotage.service.files import HOSTILE, safe_path, send
 from pilotage.service.models import BundleRequest, OrderRequest
 from pilotage.service.openapi import BYTES, body, example
-from pilotage.storage import events, pilots, tokens
+from pilotage.storage import events, pilots
 from pilotage.storage.objects import output_key
+from pilotage.wms.pilots import STATES
 
 router = APIRouter(tags=["pilots"])
 
-STATES = ("Planned", "Submitted", "Running", "Done", "Failed", "Aborted")
 PAGE = 1 << 20
 LOOK = 0.5
 """Seconds between two looks for new log while somebody waits for it."""
@@ -42,9 +41,7 @@ async def list_pilots(
 ) -> Response:
     """Pilots of your VO, newest first; `next` is the `after` of the next page, null on the last."""
     service, scope = service_of(request), caller_of(request).scope(vo)
-    for name in state or ():
-        if name not in STATES:
-            raise ApiError(422, "invalid", f"state: there is no state {name!r}; there are: {', '.join(STATES)}")
+    check_states(state, STATES)
     found = await service.storage.read(
         pilots.search, vo=scope, resource=resource, states=state, after=after, limit=limit
     )
@@ -203,19 +200,11 @@ async def make_bundle(request: Request) -> Response:
         )
     except ConfigurationError as error:
         raise ApiError(422, "invalid", str(error)) from None
-    stamp, secret, now = secrets.token_hex(16), secrets.token_urlsafe(32), storage.now()
-    names = {key: made.profile[key] for key in ("vo", "site", "resource", "queue", "flavour", "revision")}
-    record = {
-        "stamp": stamp,
-        "secret_hash": tokens.digest(secret),
-        "secret_expires": now + wanted.seconds,
-        "digest": made.digest,
-        "cores": made.profile["limits"]["cores"],
-        **names,
-    }
+    now = storage.now()
+    record, credentials = pilots.made(made.profile, made.digest, now + wanted.seconds)
     await storage.write(_hand_out, record, now, caller.who, request_id_of(request))
-    credentials = {"stamp": stamp, "secret": secret}
-    return json_answer({"stamp": stamp, "credentials": credentials, "script": made.script, "digest": made.digest}, 201)
+    given = {"stamp": record["stamp"], "credentials": credentials, "script": made.script, "digest": made.digest}
+    return json_answer(given, 201)
 
 
 def _hand_out(conn: Connection, record: dict[str, Any], now: float, who: str, request_id: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
@@ -14,6 +15,8 @@ from pilotage.service.context import service_of
 from pilotage.service.errors import ApiError
 from pilotage.service.metrics import count
 from pilotage.service.openapi import example
+
+log = logging.getLogger("pilotage.service")
 
 router = APIRouter(tags=["system"])
 
@@ -34,7 +37,9 @@ async def ready(request: Request) -> Response:
         try:
             await asyncio.wait_for(check(), READY_SECONDS)
         except Exception as error:
-            text = f"The {what} cannot be written: {type(error).__name__} {error}"
+            # Anybody may ask: hosts, paths and statements are for the log only.
+            log.error("The %s cannot be written: %s", what, error)
+            text = f"The {what} cannot be written: {type(error).__name__}; the service's log tells more."
             raise ApiError(503, "not_ready", text, {"Retry-After": "5"}) from error
     return json_answer({"status": "ok"})
 
@@ -69,7 +74,13 @@ async def summary(
 async def list_flavours(request: Request) -> Response:
     """Each flavour with its commands, in order, and their options as a pilot of your VO gets them."""
     service, caller = service_of(request), caller_of(request)
-    return json_answer({"flavours": await asyncio.to_thread(_flavours, service.configuration, caller.vo)})
+    from pilotage.configuration import ConfigurationError
+
+    try:
+        found = await asyncio.to_thread(_flavours, service.configuration, caller.vo)
+    except ConfigurationError as error:
+        raise ApiError(422, "invalid", str(error)) from None
+    return json_answer({"flavours": found})
 
 
 def _flavours(configuration: Any, vo: str | None) -> list[dict[str, Any]]:
@@ -78,7 +89,7 @@ def _flavours(configuration: Any, vo: str | None) -> list[dict[str, Any]]:
     manifest = toolboxes.base()["commands"]
     found = []
     for name in configuration.flavours:
-        profile = pilots.compose_pilot(configuration, vo or next(iter(configuration.vos)), flavour=name).profile
+        profile = pilots.compose_pilot(configuration, vo or next(iter(configuration.vos), ""), flavour=name).profile
         commands = [{**command, "summary": manifest[command["name"]]["summary"]} for command in profile["commands"]]
         found.append({"name": name, "commands": commands, "limits": profile["limits"]})
     return found

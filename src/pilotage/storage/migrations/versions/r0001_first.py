@@ -122,14 +122,6 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("name", name="marks_pkey"),
     )
     op.create_table(
-        "memories",
-        sa.Column("resource", sa.Text(), nullable=False),
-        sa.Column("queue", sa.Text(), nullable=False),
-        sa.Column("memory", sa.Text(), nullable=False),
-        sa.Column("updated", sa.Float(), nullable=False),
-        sa.PrimaryKeyConstraint("resource", "queue", name="memories_pkey"),
-    )
-    op.create_table(
         "pilots",
         sa.Column("stamp", sa.Text(), nullable=False),
         sa.Column("vo", sa.Text(), nullable=False),
@@ -172,7 +164,6 @@ def upgrade() -> None:
         postgresql_where=sa.text("ended IS NULL"),
     )
     op.create_index("pilots_created", "pilots", ["created"])
-    op.create_index("pilots_resource_ended", "pilots", ["resource", "ended"])
     op.create_table(
         "queues",
         sa.Column("id", Big, autoincrement=False, nullable=False),
