@@ -43,7 +43,7 @@ check: $(READY)
 
 # Tests mostly wait for processes, so several run at a time. pytest's closing line is the last thing printed.
 test: check unit
-	@"$(BIN)/python" -m pytest tests/integration tests/real tests/faults -n 3 $(PYTEST_ARGS)
+	@"$(BIN)/python" -m pytest tests/integration tests/real tests/faults -n 3 --dist loadfile $(PYTEST_ARGS)
 
 unit: $(READY)
 	@"$(BIN)/python" -m pytest tests/unit -n 4 $(PYTEST_ARGS)
