@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from storage_parts import recent
 
 from pilotage.configuration.loader import loads
 from pilotage.engines.builtin import BuiltinEngine
 from pilotage.service import credentials
 from pilotage.service.app import create_app
 from pilotage.service.settings import Settings
-from pilotage.storage import Storage, events, jobs, pilots, tokens
+from pilotage.storage import Storage, jobs, pilots, tokens
 from pilotage.storage.objects import Objects
 
 CONFIGURATION = """
@@ -106,7 +107,7 @@ class House:
             "jobs": await self.storage.read(jobs.search, limit=1000),
             "pilots": await self.storage.read(pilots.search, limit=1000),
             "tokens": await self.storage.read(tokens.listing),
-            "events": await self.storage.read(events.recent, limit=10_000),
+            "events": await self.storage.read(recent, limit=10_000),
         }
 
 

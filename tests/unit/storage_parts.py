@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from sqlalchemy import Connection, select
+
 from pilotage.engines.builtin import BuiltinEngine
-from pilotage.storage import Storage, events, jobs, leases, pilots, tokens
+from pilotage.storage import Storage, events, jobs, leases, pilots, results, tables, tokens
 
 SECRET = "one-time"
 TERM = 180.0
@@ -74,6 +77,22 @@ async def claim(storage: Storage, n: int, pilot: str = "p1") -> list[dict[str, A
 
 def result(number: int, lease: str, state: str = "Done", reason: str = "exit", **values: Any) -> dict[str, Any]:
     return {"id": f"r{number}", "kind": "job", "lease": lease, "state": state, "reason": reason, **values}
+
+
+def reported(
+    conn: Connection, pilot: str, reports: Sequence[Mapping[str, Any]], now: float, request_id: str = ""
+) -> list[str]:
+    """A synchronisation that is nothing but job reports."""
+    live = {lease["id"]: lease for lease in leases.held(conn, pilot, lock=True)}
+    return results.apply(conn, pilot, reports, live, now, request_id=request_id)
+
+
+def recent(conn: Connection, *, kind: str | None = None, after: int = 0, limit: int = 100) -> list[dict[str, Any]]:
+    """Events with an id above `after`, oldest first."""
+    query = select(tables.events).where(tables.events.c.id > after).order_by(tables.events.c.id).limit(limit)
+    if kind is not None:
+        query = query.where(tables.events.c.kind == kind)
+    return [dict(row) for row in conn.execute(query).mappings()]
 
 
 async def whats(storage: Storage, job: int) -> list[str]:

@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 from sqlalchemy import event
-from storage_parts import SECRET, Clock, FakePilot, spec
+from storage_parts import SECRET, Clock, FakePilot, recent, spec
 
 from pilotage.engines.builtin import BuiltinEngine, Settings
 from pilotage.storage import Storage, events, jobs, leases, pilots
@@ -296,7 +296,7 @@ async def test_ten_thousand_jobs_through_four_pilots(engine: BuiltinEngine) -> N
     assert sum(pilot["done"] for pilot in seen) == n and all(pilot["done"] for pilot in seen)
     trail: Counter[tuple[str, str]] = Counter()
     after = 0
-    while some := await engine.storage.read(events.recent, kind="job", after=after, limit=20_000):
+    while some := await engine.storage.read(recent, kind="job", after=after, limit=20_000):
         after = some[-1]["id"]
         trail.update((item["subject"], item["what"]) for item in some)
     assert trail == Counter({(str(job), what): 1 for job in ids for what in ("Waiting", "Matched", "Done")})

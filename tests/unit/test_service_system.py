@@ -22,6 +22,7 @@ async def test_health_and_readiness(tmp_path: Path) -> None:
         answer = await at.client.get("/readyz")
         assert (answer.status_code, answer.json()["code"]) == (503, "not_ready")
         assert answer.json()["error"].startswith("The object store cannot be written: ")
+        assert str(tmp_path) not in answer.text, "anybody may ask"
         (tmp_path / "objects").unlink()
         await at.storage.close()
         answer = await at.client.get("/readyz")
@@ -42,6 +43,7 @@ async def test_metrics(tmp_path: Path) -> None:
         lines = answer.text.splitlines()
         assert 'pilotage_jobs{state="Waiting"} 3.0' in lines
         assert 'pilotage_pilots{state="Running"} 1.0' in lines
+        assert any(line.startswith("pilotage_commits_total ") for line in lines)
         assert "pilotage_syncs_total 1" in lines
         assert 'pilotage_requests_total{route="show_job",status="404"} 1.0' in lines
         assert 'pilotage_requests_total{route="submit_jobs",status="201"} 1.0' in lines
@@ -154,6 +156,9 @@ async def test_flavours(tmp_path: Path) -> None:
         flavours = {flavour["name"]: flavour for flavour in (await anna("GET", "/flavours")).json()["flavours"]}
         commands = {command["name"]: command for command in flavours["LOCAL"]["commands"]}
         assert commands["RunJobAgent"]["summary"] and "options" in commands["RunJobAgent"]
+        gone = await at.person(vo="former")
+        answer = await gone("GET", "/flavours")
+        assert answer.status_code == 422 and answer.json()["error"].startswith("unknown VO 'former'")
 
 
 async def test_a_pilot_by_hand(tmp_path: Path) -> None:

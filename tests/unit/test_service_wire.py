@@ -93,6 +93,23 @@ def test_unsafe_output_names_are_left_out_and_told() -> None:
     assert report["message"].startswith("all well; output '../../etc/passwd' was left out")
 
 
+def test_many_unsafe_outputs_make_no_long_message() -> None:
+    bad = [{"name": "/" + "x" * 300, "sha256": "ab" * 32, "size": 1}] * 50_000
+    report = sync(reports=[job_report(outputs=bad)])["reports"][0]
+    assert report["outputs"] == [] and len(report["message"]) < 1000
+    assert report["message"].endswith("and 49997 more outputs were left out")
+
+
+@pytest.mark.parametrize("depth", [600, 900, 50_000])
+def test_what_is_nested_too_deeply_is_refused(depth: int) -> None:
+    body = json.dumps(message(beat={"phase": "\ud800", "usage": {"x": "HERE"}})).replace(
+        '"HERE"', "[" * depth + "]" * depth
+    )
+    with pytest.raises(ApiError) as caught:
+        wire.sync(body.encode())
+    assert caught.value.status in (400, 422)
+
+
 def test_log_bytes_survive() -> None:
     raw = b"caf\xc3\xa9 \xff\xfe end"
     body = json.dumps(message(log={"offset": 0, "text": raw.decode("utf-8", "surrogateescape")}))

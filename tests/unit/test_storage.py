@@ -6,9 +6,9 @@ import asyncio
 from collections import Counter
 
 import pytest
-from storage_parts import TERM, Clock, claim, result, running_pilot, spec, submit, whats
+from storage_parts import TERM, Clock, claim, reported, result, running_pilot, spec, submit, whats
 
-from pilotage.storage import Storage, events, jobs, leases, results
+from pilotage.storage import Storage, events, jobs, leases
 from pilotage.storage.errors import Conflict
 
 pytest_plugins = ["storage_fixtures"]
@@ -77,7 +77,7 @@ async def test_killing(storage: Storage) -> None:
     await running_pilot(storage, "p1")
     ids = await submit(storage, 3)
     grants = await claim(storage, 2)
-    await storage.write(results.report, "p1", [result(1, grants[0]["lease"])], storage.now())
+    await storage.write(reported, "p1", [result(1, grants[0]["lease"])], storage.now())
     killed = await storage.write(jobs.kill, [*ids, 999], "ann", "wrong input", storage.now())
     assert killed == {"killed": [ids[2]], "ordered": [ids[1]], "ended": [ids[0]], "unknown": [999]}
     job = await storage.read(jobs.get, ids[2])
@@ -132,7 +132,7 @@ async def test_a_result_is_recorded_once(storage: Storage, clock: Clock) -> None
         message="fine\0",
         isolation="bwrap",
     )
-    assert await storage.write(results.report, "p1", [report], storage.now()) == ["r1"]
+    assert await storage.write(reported, "p1", [report], storage.now()) == ["r1"]
     row = await storage.read(jobs.get, job)
     assert row is not None
     assert (row["state"], row["exit_code"], row["usage"], row["isolation"]) == ("Done", 0, usage, "bwrap")
@@ -141,7 +141,7 @@ async def test_a_result_is_recorded_once(storage: Storage, clock: Clock) -> None
     assert row["message"] == "fine\N{REPLACEMENT CHARACTER}"
     clock.time += 10
     again = {**report, "id": "r2", "state": "Failed", "exit_code": 1}
-    assert await storage.write(results.report, "p1", [again, report], storage.now()) == ["r2", "r1"]
+    assert await storage.write(reported, "p1", [again, report], storage.now()) == ["r2", "r1"]
     assert await storage.read(jobs.get, job) == row
     assert await whats(storage, job) == ["Waiting", "Matched", "Done"]
 
@@ -151,7 +151,7 @@ async def test_the_same_result_twice_in_one_request(storage: Storage) -> None:
     (grant,) = await claim(storage, 1)
     reports = [result(1, grant["lease"], "Running"), result(2, grant["lease"], "Running"), result(3, grant["lease"])]
     reports += [result(4, grant["lease"]), result(5, grant["lease"], "Running")]
-    assert await storage.write(results.report, "p1", reports, storage.now()) == ["r1", "r2", "r3", "r4", "r5"]
+    assert await storage.write(reported, "p1", reports, storage.now()) == ["r1", "r2", "r3", "r4", "r5"]
     assert await whats(storage, job) == ["Waiting", "Matched", "Running", "Done"]
 
 
@@ -159,7 +159,7 @@ async def test_a_report_of_another_pilots_lease_changes_nothing(storage: Storage
     (job,) = await submit(storage)
     (grant,) = await claim(storage, 1, "p1")
     reports = [result(1, grant["lease"]), result(2, "no-such-lease")]
-    assert await storage.write(results.report, "p2", reports, storage.now()) == ["r1", "r2"]
+    assert await storage.write(reported, "p2", reports, storage.now()) == ["r1", "r2"]
     assert (await storage.read(jobs.counts)) == {"Matched": 1}
     refused = await storage.read(events.of, "pilot", "p2")
     assert [event["what"] for event in refused] == ["refused", "refused"]
@@ -171,9 +171,7 @@ async def test_a_returned_job_waits_again(storage: Storage) -> None:
     for number in range(3):
         (grant,) = await claim(storage, 1)
         assert grant["attempt"] == 1
-        await storage.write(
-            results.report, "p1", [result(number, grant["lease"], "Returned", "drained")], storage.now()
-        )
+        await storage.write(reported, "p1", [result(number, grant["lease"], "Returned", "drained")], storage.now())
     assert await storage.read(jobs.counts) == {"Waiting": 1}
     assert (await whats(storage, job)).count("Waiting") == 4
 
@@ -186,7 +184,7 @@ async def test_a_lost_job_waits_again_while_it_has_retries(storage: Storage, clo
     assert [lease["job"] for lease in await storage.write(leases.expire, clock.time)] == [job]
     (second,) = await claim(storage, 1, "p2")
     assert (second["attempt"], second["job"]) == (2, job)
-    await storage.write(results.report, "p1", [result(1, first["lease"])], clock.time)
+    await storage.write(reported, "p1", [result(1, first["lease"])], clock.time)
     row = await storage.read(jobs.get, job)
     assert row is not None and (row["state"], row["pilot"]) == ("Matched", "p2"), "a late result is refused"
     assert (await whats(storage, job))[-1] == "refused"
@@ -208,7 +206,7 @@ async def test_a_job_cut_short_by_its_pilots_end_is_retried(storage: Storage) ->
     for number, state in ((1, "Waiting"), (2, "Failed")):
         (grant,) = await claim(storage, 1)
         reports = [result(number, grant["lease"], "Failed", "drained")]
-        await storage.write(results.report, "p1", reports, storage.now())
+        await storage.write(reported, "p1", reports, storage.now())
         assert await storage.read(jobs.counts) == {state: 1}
 
 
@@ -216,7 +214,7 @@ async def test_a_lost_job_with_a_kill_order_is_killed(storage: Storage, clock: C
     ids = await submit(storage, 2)
     grants = await claim(storage, 2)
     await storage.write(jobs.kill, ids, "ann", "stop", storage.now())
-    await storage.write(results.report, "p1", [result(1, grants[0]["lease"], "Returned")], storage.now())
+    await storage.write(reported, "p1", [result(1, grants[0]["lease"], "Returned")], storage.now())
     await storage.write(leases.lose, ["p1"], clock.time, "gone")
     assert await storage.read(jobs.counts) == {"Killed": 2}
 
@@ -224,8 +222,7 @@ async def test_a_lost_job_with_a_kill_order_is_killed(storage: Storage, clock: C
 async def test_renewing_and_resuming(storage: Storage, clock: Clock) -> None:
     await submit(storage, 2)
     one, two = [grant["lease"] for grant in await claim(storage, 2)]
-    await storage.write(leases.renew, "p1", [one, "unknown"], clock.time + 100, TERM)
-    await storage.write(leases.renew, "p2", [two], clock.time + 100, TERM)
+    await storage.write(leases.extend, [one, "unknown"], clock.time + 100 + TERM)
     expires = {lease["id"]: lease["expires"] - clock.time for lease in await storage.read(leases.held, "p1")}
     assert expires == {one: 100 + TERM, two: TERM}
     for gap in (-1e9, 0.0, 50.0, 1e9):

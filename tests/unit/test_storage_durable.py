@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Connection
+from sqlalchemy import Connection, text
 from sqlalchemy.exc import OperationalError
 from storage_parts import Clock, spec
 
@@ -20,14 +20,14 @@ pytest_plugins = ["storage_fixtures"]
 WRITER = """
 import asyncio, sys
 sys.path.insert(0, sys.argv[2])
-from storage_parts import result, spec
-from pilotage.storage import Storage, jobs, leases, results
+from storage_parts import reported, result, spec
+from pilotage.storage import Storage, jobs, leases
 
 async def one(storage, number):
     (job,) = await storage.write(jobs.submit, "demo", f"o{number}", [spec()], storage.now(), "")
     (queue,) = [q for q in await storage.read(jobs.task_queues) if q["owner"] == f"o{number}"]
     (grant,) = await storage.write(leases.claim, queue["id"], 1, f"p{number}", storage.now(), 100.0)
-    await storage.write(results.report, f"p{number}", [result(1, grant["lease"], exit_code=0)], storage.now())
+    await storage.write(reported, f"p{number}", [result(1, grant["lease"], exit_code=0)], storage.now())
     print(job, flush=True)
 
 async def forever(storage, number):
@@ -129,8 +129,22 @@ async def test_what_was_asked_for_before_closing_is_done(url: str) -> None:
         asyncio.ensure_future(storage.write(jobs.submit, "demo", "ann", [spec()], storage.now(), "")) for _ in range(20)
     ]
     await asyncio.sleep(0)
-    await storage.close()
-    assert len({job for (job,) in await asyncio.gather(*asked)}) == 20
-    with pytest.raises(RuntimeError):
+    closing = asyncio.ensure_future(storage.close())
+    await asyncio.sleep(0)
+    with pytest.raises(RuntimeError):  # and not for ever in a queue that nobody reads any more
         await storage.write(jobs.submit, "demo", "ann", [spec()], 0.0, "")
+    await closing
+    assert len({job for (job,) in await asyncio.gather(*asked)}) == 20
     assert not list(Path(url.removeprefix("sqlite:///")).parent.glob("*-wal")), "a closed database is one file"
+
+
+def _refuses(conn: Connection, secret: str) -> None:
+    conn.execute(text("INSERT INTO nowhere VALUES (:secret)"), {"secret": secret})
+
+
+async def test_values_stay_out_of_errors_and_the_file_is_ours_alone(storage: Storage, url: str) -> None:
+    with pytest.raises(OperationalError) as error:
+        await storage.write(_refuses, "hunter2")
+    assert "nowhere" in str(error.value) and "hunter2" not in str(error.value)
+    file = Path(url.removeprefix("sqlite:///"))
+    assert {path.stat().st_mode & 0o777 for path in file.parent.glob(file.name + "*")} == {0o600}

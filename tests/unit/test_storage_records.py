@@ -7,9 +7,9 @@ import asyncio
 import pytest
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
-from storage_parts import Clock, claim, result, spec, submit
+from storage_parts import Clock, claim, recent, reported, result, spec, submit
 
-from pilotage.storage import Storage, events, files, jobs, leases, resources, results, tokens
+from pilotage.storage import Storage, events, files, jobs, leases, resources, tokens
 
 pytest_plugins = ["storage_fixtures"]
 
@@ -65,18 +65,11 @@ async def test_one_director_serves_a_resource(storage: Storage, clock: Clock) ->
     assert sum(fence is not None for fence in fences) == 1
 
 
-async def test_what_a_director_remembers(storage: Storage, clock: Clock) -> None:
-    await storage.write(resources.remember, "box", "default", {"rest": 5}, clock.time)
-    await storage.write(resources.remember, "box", "default", {"rest": 6}, clock.time)
-    assert await storage.read(resources.recall, "box") == {"default": {"rest": 6}}
-    assert await storage.read(resources.recall, "other") == {}
-
-
 async def test_old_records_go_in_bounded_batches(storage: Storage, clock: Clock) -> None:
     ids = await submit(storage, 10)
     grants = await claim(storage, 6)
     done = [result(n, grant["lease"]) for n, grant in enumerate(grants[:4])]
-    await storage.write(results.report, "p1", done, clock.time)
+    await storage.write(reported, "p1", done, clock.time)
     assert await storage.write(jobs.purge, clock.time) == []
     assert await storage.write(jobs.purge, clock.time + 1, 3) == ids[:3]
     assert await storage.write(jobs.purge, clock.time + 1, 3) == ids[3:4]
@@ -86,11 +79,11 @@ async def test_old_records_go_in_bounded_batches(storage: Storage, clock: Clock)
     assert await storage.write(events.purge, clock.time, 100) == 0
     assert await storage.write(events.purge, clock.time + 1, 15) == 15
     assert await storage.write(events.purge, clock.time + 1, 15) == 5
-    assert await storage.read(events.recent) == []
+    assert await storage.read(recent) == []
     assert await storage.write(jobs.purge_queues, clock.time + 1) == 0, "it has jobs"
     await storage.write(jobs.kill, ids, "ann", "", clock.time)
     for lease in await storage.read(leases.held, "p1"):
-        await storage.write(results.report, "p1", [result(9, lease["id"])], clock.time)
+        await storage.write(reported, "p1", [result(9, lease["id"])], clock.time)
     await storage.write(jobs.purge, clock.time + 1)
     assert await storage.write(jobs.purge_queues, clock.time + 1) == 1
     assert await submit(storage, 1) == [ids[-1] + 1], "ids are never used again"

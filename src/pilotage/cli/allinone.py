@@ -255,6 +255,10 @@ async def _drain(directors: Directors) -> None:
 def _greet(access: Access, settings: Settings) -> None:
     home = f"PILOTAGE_DATA={shlex.quote(str(settings.data))} " if settings.data != default_directory() else ""
     print(f"Pilotage serves at {access.url}   (data in {settings.data})")
+    if _everywhere(settings.host):
+        there = _url(settings, socket.getfqdn(), urlsplit(access.url).port or 0)
+        trust = f" and PILOTAGE_CA=a copy of {access.ca}" if access.ca else ""
+        print(f"From other machines: PILOTAGE_URL={there}, PILOTAGE_TOKEN from `pilotage token create`{trust}")
     print("In another terminal:")
     print(f"  {home}pilotage submit --wait -- echo hello")
     print(f"  {home}pilotage summary")

@@ -113,10 +113,11 @@ class Client:
             sentence = str(answer.json()["error"])
         except (ValueError, KeyError, TypeError):
             sentence = f"the service answered {answer.status_code} {answer.reason_phrase}"
-        if answer.status_code == 401:
-            sentence += (
-                f" (the token comes from {'PILOTAGE_TOKEN' if os.environ.get('PILOTAGE_TOKEN') else 'client.json'})"
-            )
+        if answer.status_code == 401 and not self.access.token:
+            sentence = f"{self.access.url} asks for a token, and none is given: set PILOTAGE_TOKEN"
+        elif answer.status_code == 401:
+            source = "PILOTAGE_TOKEN" if os.environ.get("PILOTAGE_TOKEN") else "client.json"
+            sentence = f"{sentence.rstrip('.')} (it comes from {source})"
         raise CliError(sentence)
 
     def _unreachable(self, error: httpx.TransportError) -> CliError:
@@ -127,6 +128,8 @@ class Client:
             return CliError(
                 f"the certificate of {self.access.url} is not trusted: {text}; set PILOTAGE_CA to its anchor"
             )
+        if isinstance(error, httpx.RemoteProtocolError) and self.access.url.startswith("http:"):
+            return CliError(f"{self.access.url} does not answer in HTTP ({text.rstrip('.')}); is it https://?")
         return CliError(f"cannot reach the service at {self.access.url} ({text}); start it with: pilotage up")
 
 

@@ -56,12 +56,16 @@ def flavours(config: Config = None, as_json: Json = False) -> None:
 
 
 def generate(
-    flavour: Annotated[str | None, typer.Option(help="The flavour, e.g. LOCAL.")] = None,
-    vo: Annotated[str | None, typer.Option(help="The VO; needed where there are several.")] = None,
-    resource: Annotated[str | None, typer.Option(help="For this resource (then the flavour is known).")] = None,
-    queue: Annotated[str | None, typer.Option(help="And this queue of it.")] = None,
-    url: Annotated[list[str] | None, typer.Option(help="Where the pilot finds the service.")] = None,
-    trust: Annotated[list[Path] | None, typer.Option(help="A PEM file of trust anchors that it pins.")] = None,
+    flavour: Annotated[str | None, typer.Option(metavar="NAME", help="The flavour, e.g. LOCAL.")] = None,
+    vo: Annotated[str | None, typer.Option(metavar="NAME", help="The VO; needed where there are several.")] = None,
+    resource: Annotated[
+        str | None, typer.Option(metavar="NAME", help="For this resource (then the flavour is known).")
+    ] = None,
+    queue: Annotated[str | None, typer.Option(metavar="NAME", help="And this queue of it.")] = None,
+    url: Annotated[list[str] | None, typer.Option(metavar="URL", help="Where the pilot finds the service.")] = None,
+    trust: Annotated[
+        list[Path] | None, typer.Option(metavar="FILE", help="A PEM file of trust anchors that it pins.")
+    ] = None,
     config: Config = None,
     bundle: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Make DIR with pilot and credentials, by the service.")

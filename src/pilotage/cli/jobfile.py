@@ -11,6 +11,7 @@ Inputs are paths relative to the job file: ``a.txt``, or ``{file: a.txt, name: b
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -118,7 +119,9 @@ def _normal(spec: Spec, where: str, base: Path) -> Spec:
     elif isinstance(command, list):
         spec["command"] = [str(word) if _number(word) else word for word in command]
     elif command is None:
-        raise CliError(f"{where}: `command` is missing: what is to be run")
+        near = difflib.get_close_matches("command", [str(key) for key in spec], 1)
+        meant = f"; is {near[0]!r} meant to be it?" if near else ": what is to be run"
+        raise CliError(f"{where}: `command` is missing{meant}")
     inputs = spec.get("inputs", [])
     if not isinstance(inputs, list):
         raise CliError(f"{where}: `inputs` is a list of files, not {_kind(inputs)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -34,10 +35,12 @@ def state_names(given: list[str] | None) -> list[str] | None:
 
 
 def jobs(
-    state: Annotated[list[str] | None, typer.Option(help="Only these, e.g. --state running,waiting.")] = None,
-    owner: Annotated[str | None, typer.Option(help="Only this owner's.")] = None,
-    vo: Annotated[str | None, typer.Option(help="Only of this VO (administrators see all).")] = None,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="At most so many, the newest.")] = 50,
+    state: Annotated[
+        list[str] | None, typer.Option(metavar="STATE", help="Only these, e.g. --state running,waiting.")
+    ] = None,
+    owner: Annotated[str | None, typer.Option(metavar="NAME", help="Only this owner's.")] = None,
+    vo: Annotated[str | None, typer.Option(metavar="NAME", help="Only of this VO (administrators see all).")] = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", metavar="N", min=1, help="At most so many, the newest.")] = 50,
     as_json: Json = False,
 ) -> None:
     """List jobs, the newest first."""
@@ -71,7 +74,9 @@ def why(job: dict[str, Any]) -> str | None:
         return f"exit status {job['exit_code']}"
     if reason == "signal":
         return f"signal {job['signal']}"
-    return f"{reason}: {message}" if message and reason else message or reason
+    if message.startswith(reason):
+        return message or None
+    return f"{reason}: {message}" if message else reason
 
 
 def search(client: Client, limit: int, **filters: Any) -> list[dict[str, Any]]:
@@ -135,7 +140,8 @@ def _show(job: dict[str, Any]) -> None:
             ("name", job["name"]),
             ("state", job["state"]),
             ("reason", why(job)),
-            ("command", " ".join(spec["command"])),
+            ("command", shlex.join(spec["command"])),
+            ("needs", _needs(spec)),
             ("owner", f"{job['owner']} ({job['vo']})"),
             ("pilot", job["pilot"]),
             ("attempt", job["attempt"] if job["attempt"] > 1 else None),
@@ -162,9 +168,20 @@ def _show(job: dict[str, Any]) -> None:
             print(clean(job[stream]).rstrip("\n"))
 
 
+def _needs(spec: dict[str, Any]) -> str:
+    """What a pilot must offer for this job, where that is more than one core."""
+    texts = [f"{spec['cores']} cores"] if (spec.get("cores") or 1) > 1 else []
+    texts += [f"{spec[key]} MiB of {key[:-4]}" for key in ("memory_mib", "disk_mib") if spec.get(key)]
+    texts += [f"{spec['gpus']} GPUs"] if spec.get("gpus") else []
+    texts += [f"platform {spec['platform']}"] if spec.get("platform") else []
+    texts += [f"site {' or '.join(spec['sites'])}"] if spec.get("sites") else []
+    texts += [f"tag {tag}" for tag in spec.get("tags") or []]
+    return ", ".join(texts)
+
+
 def kill(
-    ids: Annotated[list[str], typer.Argument(metavar="ID...", help="Job numbers, ranges (7-12), or pilots' stamps.")],
-    reason: Annotated[str | None, typer.Option(help="Why; it is kept with the job or pilot.")] = None,
+    ids: Annotated[list[str], typer.Argument(metavar="ID", help="Job numbers, ranges (7-12), or pilots' stamps.")],
+    reason: Annotated[str | None, typer.Option(metavar="TEXT", help="Why; it is kept with the job or pilot.")] = None,
     as_json: Json = False,
 ) -> None:
     """Kill jobs, by number, and pilots, by stamp.

@@ -7,6 +7,7 @@ Modules import libraries inside functions: `pilotage --help` must not pay for wh
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 from pathlib import Path
@@ -39,9 +40,13 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def options(
-    data: Annotated[Path | None, typer.Option(help="Data directory of the service (PILOTAGE_DATA).")] = None,
+    data: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Data directory of the service (default: PILOTAGE_DATA).")
+    ] = None,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error; works anywhere.")] = False,
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
 ) -> None:
     """Pilotage: generic, configurable pilots for distributed computing.
 
@@ -104,12 +109,18 @@ def _tell(error: Exception) -> int:
     if hasattr(error, "format_message"):  # a wrong use, found by typer's parser
         context = getattr(error, "ctx", None)
         path = context.command_path if context else "pilotage"
-        text = error.format_message().rstrip(".")
+        text = error.format_message()
         # Without any argument the message is the help itself.
-        print(text if "\n" in text else f"{path}: {text} (see: {path} --help)", file=sys.stderr)
+        print(text if "\n" in text else f"{path}: {_plain(text)} (see: {path} --help)", file=sys.stderr)
         return int(getattr(error, "exit_code", 2))
     print(f"pilotage: {type(error).__name__}: {' '.join(str(error).split())} (more with --debug)", file=sys.stderr)
     return 1
+
+
+def _plain(text: str) -> str:
+    """What the parser says of a wrong value, without its library's turns of phrase."""
+    text = re.sub(r"Input should be a valid integer.*", "it must be a whole number", text)
+    return text.replace("Input should be", "it must be").rstrip(".")
 
 
 if __name__ == "__main__":

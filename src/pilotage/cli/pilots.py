@@ -26,9 +26,13 @@ Stamp = Annotated[str, typer.Argument(metavar="STAMP", help="The pilot's stamp, 
 
 
 def pilots(
-    state: Annotated[list[str] | None, typer.Option(help="Only these, e.g. --state running.")] = None,
-    resource: Annotated[str | None, typer.Option(help="Only of this resource.")] = None,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=1000, help="At most so many, the newest.")] = 50,
+    state: Annotated[
+        list[str] | None, typer.Option(metavar="STATE", help="Only these, e.g. --state running,done.")
+    ] = None,
+    resource: Annotated[str | None, typer.Option(metavar="NAME", help="Only of this resource.")] = None,
+    limit: Annotated[
+        int, typer.Option("--limit", "-n", metavar="N", min=1, max=1000, help="At most so many, the newest.")
+    ] = 50,
     as_json: Json = False,
 ) -> None:
     """List pilots, the newest first."""
@@ -49,7 +53,7 @@ def pilots(
             pilot["done"],
             short_moment(pilot["created"]),
             duration((pilot["ended"] or pilot["seen"] or pilot["created"]) - (pilot["registered"] or pilot["created"])),
-            pilot["reason"] or pilot["phase"],
+            pilot["reason"] or (f"runs {pilot['phase']}" if pilot["phase"] else ""),
         )
         for pilot in found
     )
@@ -74,7 +78,7 @@ def whole_stamp(client: Client, text: str) -> str:
     :raises CliError: none does, or several do
     """
     if len(text) < 6:
-        raise CliError(f"{clean(text)!r} is neither a job's number nor six letters of a pilot's stamp", 2)
+        raise CliError(f"{clean(text)!r} is too short for a pilot's stamp; give its first six letters or more", 2)
     found = [pilot["stamp"] for pilot in client.get("/pilots", limit=1000)["pilots"] if pilot["stamp"].startswith(text)]
     if len(found) > 1:
         raise CliError(f"{len(found)} pilots begin with {clean(text)}; give more letters")
@@ -186,8 +190,8 @@ def _show(pilot: dict[str, Any]) -> None:
             ("ended", moment(pilot["ended"])),
             ("log deleted", moment(pilot.get("logs_purged"))),
             ("exit status", pilot["exit_code"]),
-            ("jobs", f"{pilot['done']} done of {pilot['jobs']} taken"),
-            *((key.replace("_", " "), value) for key, value in usage.items() if isinstance(value, (int, float, str))),
+            ("jobs", f"{pilot['jobs']} taken, {pilot['done']} ended or given back"),
+            *_usage(usage),
         ]
     )
     print("\ncommands")
@@ -198,6 +202,30 @@ def _show(pilot: dict[str, Any]) -> None:
     print_table(("#", "COMMAND", "OUTCOME", "CODE", "TOOK", "MESSAGE"), rows, empty="none has ended yet")
 
 
+def _usage(usage: dict[str, Any]) -> list[tuple[str, str]]:
+    """What the pilot measured, with units. Commands may report more: names are taken as they come."""
+    fields = []
+    for key, value in usage.items():
+        if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+            continue
+        name, unit = key, ""
+        if key.endswith("_mib"):
+            name, unit = key.removesuffix("_mib"), " MiB"
+        elif key.endswith("_seconds"):
+            name, unit = f"{key.removesuffix('_seconds')}_time", " s"
+        elif key in ("cpu_user", "cpu_system"):
+            unit = " s"
+        elif key == "efficiency" and not isinstance(value, str):
+            value, unit = 100 * value, " %"
+        fields.append((name.replace("_", " "), f"{_number(value)}{unit}"))
+    return fields
+
+
+def _number(value: float | str) -> str:
+    """At most three digits after the point, no zeros at the end."""
+    return f"{value:.3f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)
+
+
 def order(client: Client, stamp: str, what: str, body: dict[str, Any]) -> str:
     """Tell a pilot to "drain" or "kill" itself; its whole stamp."""
     whole = whole_stamp(client, stamp)
@@ -206,8 +234,8 @@ def order(client: Client, stamp: str, what: str, body: dict[str, Any]) -> str:
 
 
 def drain(
-    stamps: Annotated[list[str], typer.Argument(metavar="STAMP...", help="Pilots, by stamp or its first letters.")],
-    reason: Annotated[str | None, typer.Option(help="Why; it is kept with the pilot.")] = None,
+    stamps: Annotated[list[str], typer.Argument(metavar="STAMP", help="Pilots, by stamp or its first letters.")],
+    reason: Annotated[str | None, typer.Option(metavar="TEXT", help="Why; it is kept with the pilot.")] = None,
     as_json: Json = False,
 ) -> None:
     """Tell pilots to take no more jobs, and leave.

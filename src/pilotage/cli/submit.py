@@ -40,7 +40,7 @@ Words = Annotated[
 def submit(
     context: typer.Context,
     words: Words = None,
-    name: Annotated[str | None, typer.Option(help="A name for people; it need not be unique.")] = None,
+    name: Annotated[str | None, typer.Option(metavar="NAME", help="A name for people; it need not be unique.")] = None,
     input: Annotated[
         list[str] | None, typer.Option("--input", "-i", metavar="[NAME=]FILE", help="A file that the job needs.")
     ] = None,
@@ -48,22 +48,38 @@ def submit(
         list[str] | None, typer.Option("--output", "-o", metavar="PATTERN", help="Files to keep, e.g. '*.png'.")
     ] = None,
     env: Annotated[list[str] | None, typer.Option("--env", "-e", metavar="NAME=VALUE", help="Environment.")] = None,
-    cores: Annotated[int | None, typer.Option(help="Cores [1].", show_default=False)] = None,
-    memory_mib: Annotated[int | None, typer.Option(help="Limit of memory [MiB].", show_default=False)] = None,
-    disk_mib: Annotated[int | None, typer.Option(help="Limit of disk [MiB].", show_default=False)] = None,
-    gpus: Annotated[int | None, typer.Option(help="GPUs [0].", show_default=False)] = None,
-    wall_seconds: Annotated[int | None, typer.Option(help="Limit of wall time [s].", show_default=False)] = None,
-    cpu_seconds: Annotated[int | None, typer.Option(help="Limit of CPU time [s].", show_default=False)] = None,
-    tag: Annotated[list[str] | None, typer.Option(help="A tag that the node must have.")] = None,
-    platform: Annotated[str | None, typer.Option(help="The platform that the node must be of.")] = None,
-    site: Annotated[list[str] | None, typer.Option(help="Run only at this site (may be repeated).")] = None,
-    priority: Annotated[
-        int | None, typer.Option(help="Higher runs first, of your own [0].", show_default=False)
+    cores: Annotated[int | None, typer.Option(metavar="N", help="Cores [1].", show_default=False)] = None,
+    memory_mib: Annotated[
+        int | None, typer.Option(metavar="N", help="Limit of memory [MiB].", show_default=False)
     ] = None,
-    retries: Annotated[int | None, typer.Option(help="Starts after a lost pilot [2].", show_default=False)] = None,
-    isolation: Annotated[str | None, typer.Option(help="required, preferred or none [preferred].")] = None,
-    vo: Annotated[str | None, typer.Option(help="For this VO (administrators; users have one).")] = None,
-    count: Annotated[int, typer.Option("--count", "-n", min=1, max=1_000_000, help="So many equal jobs.")] = 1,
+    disk_mib: Annotated[int | None, typer.Option(metavar="N", help="Limit of disk [MiB].", show_default=False)] = None,
+    gpus: Annotated[int | None, typer.Option(metavar="N", help="GPUs [0].", show_default=False)] = None,
+    wall_seconds: Annotated[
+        int | None, typer.Option(metavar="N", help="Limit of wall time [s].", show_default=False)
+    ] = None,
+    cpu_seconds: Annotated[
+        int | None, typer.Option(metavar="N", help="Limit of CPU time [s].", show_default=False)
+    ] = None,
+    tag: Annotated[list[str] | None, typer.Option(metavar="TAG", help="A tag that the node must have.")] = None,
+    platform: Annotated[str | None, typer.Option(metavar="NAME", help="The platform that the node must be of.")] = None,
+    site: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Run only at this site (may be repeated).")
+    ] = None,
+    priority: Annotated[
+        int | None, typer.Option(metavar="N", help="Higher runs first, of your own [0].", show_default=False)
+    ] = None,
+    retries: Annotated[
+        int | None, typer.Option(metavar="N", help="Starts after a lost pilot [2].", show_default=False)
+    ] = None,
+    isolation: Annotated[
+        str | None, typer.Option(metavar="HOW", help="required, preferred or none [preferred].")
+    ] = None,
+    vo: Annotated[
+        str | None, typer.Option(metavar="NAME", help="For this VO (administrators; users have one).")
+    ] = None,
+    count: Annotated[
+        int, typer.Option("--count", "-n", metavar="N", min=1, max=1_000_000, help="So many equal jobs.")
+    ] = 1,
     wait: Annotated[bool, typer.Option("--wait", "-w", help="Wait for the end; exit 0 only if all are Done.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="JSON for programs.")] = False,
 ) -> None:
@@ -75,7 +91,7 @@ def submit(
 
         pilotage submit -- echo hello
 
-        pilotage submit --wait --input render.py --output '*.png' -- python3 render.py 7
+        pilotage submit --wait --input words.txt -- sort words.txt
 
         pilotage submit jobs.yaml --wait
     """
@@ -120,7 +136,11 @@ def submit(
             return
         if not as_json:
             print(f"submitted {_range(ids)}", file=sys.stderr)
-        jobs = wait_for(client, ids)
+        try:
+            jobs = wait_for(client, ids)
+        except KeyboardInterrupt:
+            print(f"\nno longer waiting; {_range(ids)} will still run (end with: pilotage kill)", file=sys.stderr)
+            raise
     _tell_ended(jobs, as_json)
 
 

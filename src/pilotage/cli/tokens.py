@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from typing import Annotated
 
 import typer
@@ -27,10 +28,12 @@ def seconds(text: str) -> int:
 
 @app.command()
 def create(
-    owner: Annotated[str, typer.Option(help="The person or program that it is for.")],
-    vo: Annotated[str, typer.Option(help="The VO whose member it is.")],
-    role: Annotated[list[str] | None, typer.Option(help="user (default), vo_admin or admin; may be repeated.")] = None,
-    valid: Annotated[str, typer.Option(help="How long it is valid: 90s, 15m, 12h, 30d, 4w.")] = "30d",
+    owner: Annotated[str, typer.Option(metavar="NAME", help="The person or program that it is for.")],
+    vo: Annotated[str, typer.Option(metavar="NAME", help="The VO whose member it is.")],
+    role: Annotated[
+        list[str] | None, typer.Option(metavar="ROLE", help="user (default), vo_admin or admin; may be repeated.")
+    ] = None,
+    valid: Annotated[str, typer.Option(metavar="TIME", help="How long it is valid: 90s, 15m, 12h, 30d, 4w.")] = "30d",
     as_json: Json = False,
 ) -> None:
     """Make a token. It is printed once, and kept by the service only as a digest.
@@ -46,6 +49,8 @@ def create(
         print_json(made)
     else:
         print(made["token"])
+        if sys.stdout.isatty():
+            print(f"use it so: export PILOTAGE_URL={client.access.url} PILOTAGE_TOKEN=...", file=sys.stderr)
 
 
 @app.command("list")
@@ -75,7 +80,7 @@ def listing(as_json: Json = False) -> None:
 
 @app.command()
 def revoke(
-    ids: Annotated[list[int], typer.Argument(metavar="ID...", help="Numbers from `pilotage token list`.")],
+    ids: Annotated[list[int], typer.Argument(metavar="ID", help="Numbers from `pilotage token list`.")],
 ) -> None:
     """End tokens at once."""
     from .client import Client

@@ -23,8 +23,12 @@ def up(
     config: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Configuration file (YAML); without it the embedded defaults.")
     ] = None,
-    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for other machines.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = PORT,
+    host: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="Address to listen on; 0.0.0.0 for other machines.")
+    ] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(metavar="N", min=0, max=65535, help="Port to listen on; 0 takes a free one.")
+    ] = PORT,
     tls: Annotated[
         bool, typer.Option("--tls", help="Serve HTTPS with a certificate that is made and renewed.")
     ] = False,

@@ -26,7 +26,7 @@ class Ledger:
     """The records of one resource's pilots, in the hand of one director."""
 
     def __init__(self, storage: Storage, resource: str, holder: str, half_life: float) -> None:
-        """`half_life` is fair share's: a job whose pilot is lost is no longer charged for the time that it did not get."""
+        """`half_life` is fair share's: what a lost pilot's jobs were charged for and did not get is given back."""
         self.storage = storage
         self.half_life = half_life
         self.resource = resource

@@ -88,6 +88,7 @@ class SiteDirector:
         self._over: dict[str, float] = {}
         self._strangers: dict[str, str] = {}
         self._fetches: dict[str, int] = {}
+        self._looked: dict[str, int] = {}
         self._wake = asyncio.Event()
         self._cycling = asyncio.Lock()
 
@@ -214,7 +215,10 @@ class SiteDirector:
         storage = self.shared.storage
         if not self._ended:
             return
-        stamps = sorted(self._ended)[:FETCHED]
+        # In turn: those that do not leave must not keep others from being looked after.
+        stamps = sorted(self._ended, key=lambda stamp: (self._looked.get(stamp, 0), stamp))[:FETCHED]
+        self._looked = {stamp: count for stamp, count in self._looked.items() if stamp in self._ended}
+        self._looked.update({stamp: self._looked.get(stamp, 0) + 1 for stamp in stamps})
         rows = await storage.read(pilots.search, stamps=stamps, limit=len(stamps))
         self._ended -= set(stamps) - {row["stamp"] for row in rows if row["ended"] is not None}
         rows = [row for row in rows if row["ended"] is not None]

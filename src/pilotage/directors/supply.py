@@ -135,7 +135,5 @@ def make(
         for _ in range(submission.count):
             record, credentials = pilots.made(composed.profile, composed.digest, now + queue.wait_seconds)
             records.append(record)
-            bundles.append(
-                Bundle(record["stamp"], submission.queue, composed.script, json.dumps(credentials), **sizes)
-            )
+            bundles.append(Bundle(record["stamp"], submission.queue, composed.script, json.dumps(credentials), **sizes))
     return records, bundles

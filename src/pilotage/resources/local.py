@@ -63,7 +63,7 @@ class LocalResource:
     def __init__(
         self, directory: Path, slots: int | None = 1, kill_seconds: float = KILL_SECONDS, hide: Path | None = None
     ) -> None:
-        """:param hide: what isolated jobs must not see besides the pilots: the data of the service (default: directory)"""
+        """:param hide: what isolated jobs must not see beside the pilots: the service's data (default: directory)"""
         self.directory = directory
         self.hide = hide or directory
         self.slots = slots

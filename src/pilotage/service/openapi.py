@@ -15,7 +15,7 @@ Every error is `{"error": one sentence, "code": word}`. A request may carry its 
 (1 to 64 of `A-Z a-z 0-9 . _ : -`); the answer carries it, and events and logs name it. Sending `POST /jobs` again with
 the same id gives the same job ids and makes no second jobs.
 
-People and programs send `Authorization: Bearer pt_...` (see *tokens*); they see what belongs to their VO.
+People and programs send `Authorization: Bearer TOKEN` (see *tokens*); they see what belongs to their VO.
 503 with `Retry-After` means: come again later, nothing was changed.
 """
 

@@ -31,15 +31,6 @@ def of(conn: Connection, kind: str, subject: str, limit: int = 1000) -> list[dic
     return [_plain(row) for row in conn.execute(query).mappings()]
 
 
-def recent(conn: Connection, *, kind: str | None = None, after: int = 0, limit: int = 100) -> list[dict[str, Any]]:
-    """Events with an id above ``after``, oldest first. With several writers one that is just being committed may have a
-    smaller id than one that is already seen."""
-    query = select(events).where(events.c.id > after).order_by(events.c.id).limit(limit)
-    if kind is not None:
-        query = query.where(events.c.kind == kind)
-    return [_plain(row) for row in conn.execute(query).mappings()]
-
-
 def purge(conn: Connection, before: float, limit: int = 500) -> int:
     """Deletes at most ``limit`` events older than that; gives how many. Ids grow with time, so only the oldest are
     looked at."""

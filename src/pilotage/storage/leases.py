@@ -153,12 +153,6 @@ def held(conn: Connection, pilot: str, *, lock: bool = False) -> list[Row]:
     return [dict(row) for row in conn.execute(query, {"b_pilot": pilot}).mappings()]
 
 
-def renew(conn: Connection, pilot: str, ids: Iterable[str], now: float, term: float) -> None:
-    """Extends live leases of the pilot to ``now + term``."""
-    mine = {lease["id"] for lease in held(conn, pilot)}
-    extend(conn, [lease for lease in ids if lease in mine], now + term)
-
-
 def extend(conn: Connection, ids: Sequence[str], expires: float) -> None:
     """Sets when live leases expire."""
     if ids:

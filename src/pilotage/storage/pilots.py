@@ -42,8 +42,8 @@ _commands = (
 
 
 def made(profile: Mapping[str, Any], digest: str, secret_expires: float) -> tuple[Row, dict[str, str]]:
-    """A new pilot of a profile, with a stamp of its own: the record for `plan`, and its credentials {"stamp", "secret"},
-    which are in no record."""
+    """A new pilot of a profile, with a stamp of its own: the record for `plan`, and the credentials {"stamp", "secret"}
+    that the pilot brings along; the secret is in no record."""
     stamp, secret = secrets.token_hex(16), secrets.token_urlsafe(32)
     names = {name: profile[name] for name in ("vo", "site", "resource", "queue", "flavour", "revision")}
     secrecy = {"secret_hash": digest_of(secret), "secret_expires": secret_expires}

@@ -40,15 +40,6 @@ MESSAGE = 1000
 """Most characters of a message that are kept."""
 
 
-def report(
-    conn: Connection, pilot: str, reports: Sequence[Mapping[str, Any]], now: float, request_id: str = ""
-) -> list[str]:
-    """Applies job reports (protocol: REPORT, kind job) and gives the ids of all of them: each is recorded once or
-    refused."""
-    live = {lease["id"]: lease for lease in leases.held(conn, pilot, lock=True)}
-    return apply(conn, pilot, reports, live, now, request_id=request_id)
-
-
 def apply(
     conn: Connection,
     pilot: str,
@@ -59,8 +50,11 @@ def apply(
     charges: Charges | None = None,
     request_id: str = "",
 ) -> list[str]:
-    """As `report`, for a caller who has read the pilot's live leases (locked): those that end are taken out of
-    ``live``."""
+    """Applies job reports (protocol: REPORT, kind job): each is recorded once or refused. Gives the ids of
+    all of them.
+
+    ``live``: the pilot's live leases {id: lease}, as `leases.held` gives them, locked; those that end are taken out.
+    """
     log: list[events.Event] = []
     running: list[Row] = []
     results: list[Row] = []

@@ -97,7 +97,7 @@ def finish(runner, child, status, *usage):
         return
     outcome, code, message = judge(runner, child, status)
     bad = outcome not in ("done", "killed") and (outcome != "skipped" or code)
-    text = "%s: %s" % (child.name, message)
+    text = "%s: %s" % (child.name, message) if message else child.name
     if bad and child.traits["on_failure"] == command.ABORT:
         runner.failure = runner.failure or (code, text)
         if outcome != "skipped" and not child.traits["always"]:

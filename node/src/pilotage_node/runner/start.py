@@ -47,7 +47,7 @@ def start(script, words, **changed):
         quietly(os.unlink, path)  # before anything else runs
         stamp, secret = given.get("--stamp") or found.get("stamp") or os.urandom(16).hex(), found["secret"]
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        return say(exitcodes.NO_CREDENTIALS, "no credentials in %s: %s" % (path, error))
+        return say(exitcodes.NO_CREDENTIALS, "no credentials in %s (they serve one start): %s" % (path, error))
     name = "pilot-%.8s-%s" % (stamp.replace("/", "_"), os.urandom(2).hex())
     directory = os.path.join(os.path.abspath(given.get("--workdir", ".")), name)
     try:

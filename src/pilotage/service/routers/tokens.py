@@ -11,7 +11,7 @@ from pilotage.service import bodies
 from pilotage.service.access import caller_of
 from pilotage.service.bodies import json_answer
 from pilotage.service.context import service_of
-from pilotage.service.errors import not_found
+from pilotage.service.errors import ApiError, not_found
 from pilotage.service.models import TokenRequest
 from pilotage.service.openapi import body, example
 from pilotage.storage import tokens
@@ -24,14 +24,14 @@ router = APIRouter(tags=["tokens"])
     status_code=201,
     summary="Make a token",
     openapi_extra=body("TokenRequest"),
-    responses=example(
-        {"id": 3, "token": "pt_...", "vo": "demo", "owner": "anna", "roles": ["user"], "expires": 1}, 201
-    ),
+    responses=example({"id": 3, "token": "...", "vo": "demo", "owner": "anna", "roles": ["user"], "expires": 1}, 201),
 )
 async def create_token(request: Request) -> Response:
     """Makes a token for a person or a program; `token` is shown this once and kept as a digest only."""
     storage = service_of(request).storage
     wanted = bodies.parse(TokenRequest, await bodies.read(request, 65536))
+    if wanted.vo not in service_of(request).configuration.vos:
+        raise ApiError(422, "invalid", f"vo: there is no VO {wanted.vo!r} here.")
     now = storage.now()
     expires = now + wanted.seconds
     roles: list[str] = sorted(set(wanted.roles))
