@@ -51,7 +51,8 @@ def _usage(path: str, command: Any) -> str:
 
 
 def _argument(parameter: Any) -> str:
-    return str(parameter.metavar or parameter.name.upper())
+    name = str(parameter.metavar or parameter.name.upper())
+    return f"{name}..." if parameter.nargs == -1 and "|" not in name else name
 
 
 def _text(help: str | None) -> str:

@@ -163,3 +163,15 @@ class FakePilot:
                 self.held[grant["lease"]] = grant
                 self.started.append(grant["lease"])
         return answer
+
+
+async def pilot_of(engine: BuiltinEngine, stamp: str = "p1", **values: object) -> FakePilot:
+    """A pilot that was planned and has registered."""
+    pilot = await FakePilot(engine, stamp, **values).plan()  # type: ignore[arg-type]
+    await pilot.register()
+    return pilot
+
+
+async def counts(engine: BuiltinEngine) -> dict[str, int]:
+    """How many jobs are in each state."""
+    return await engine.storage.read(jobs.counts)

@@ -81,6 +81,7 @@ class TestJobFile:
             ("- a\n", "a job file is a mapping"),
             ("", "not nothing"),
             ("name: x\n", "`command` is missing"),
+            ("comand: x\n", "is 'comand' meant to be it?"),
             ("command: [a]\ninputs: a.txt\n", "`inputs` is a list"),
             ("command: [a]\ninputs: [{name: x}]\n", "an input is a path"),
             ("command: [a]\ninputs: [{file: a, mode: 7}]\n", "not known: mode"),

@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 from sqlalchemy import event
-from storage_parts import SECRET, Clock, FakePilot, recent, spec
+from storage_parts import SECRET, Clock, FakePilot, counts, pilot_of, recent, spec
 
 from pilotage.engines.builtin import BuiltinEngine, Settings
 from pilotage.storage import Storage, events, jobs, leases, pilots
@@ -21,16 +21,6 @@ async def engine(storage: Storage) -> BuiltinEngine:
     made = BuiltinEngine(storage, b"k" * 32, Settings(half_life=3600.0))
     await made.start()
     return made
-
-
-async def pilot_of(engine: BuiltinEngine, stamp: str = "p1", **values: object) -> FakePilot:
-    pilot = await FakePilot(engine, stamp, **values).plan()  # type: ignore[arg-type]
-    await pilot.register()
-    return pilot
-
-
-async def counts(engine: BuiltinEngine) -> dict[str, int]:
-    return await engine.storage.read(jobs.counts)
 
 
 async def test_the_life_of_a_job(engine: BuiltinEngine, clock: Clock) -> None:

@@ -8,7 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from storage_parts import Clock, FakePilot, spec
+from storage_parts import Clock, FakePilot, counts, pilot_of, spec
 
 from pilotage.engines.builtin import BuiltinEngine, Settings
 from pilotage.storage import Storage, events, files, jobs, leases, pilots, usage
@@ -25,16 +25,6 @@ async def engine(storage: Storage) -> BuiltinEngine:
     made._purged = storage.now()  # these tests have no object store
     await made.start()
     return made
-
-
-async def pilot_of(engine: BuiltinEngine, stamp: str = "p1", **values: object) -> FakePilot:
-    pilot = await FakePilot(engine, stamp, **values).plan()  # type: ignore[arg-type]
-    await pilot.register()
-    return pilot
-
-
-async def counts(engine: BuiltinEngine) -> dict[str, int]:
-    return await engine.storage.read(jobs.counts)
 
 
 async def test_a_silent_pilot_loses_its_jobs_and_may_come_back(engine: BuiltinEngine, clock: Clock) -> None:

@@ -1,12 +1,17 @@
-"""What a director writes of pilots that are over, without a resource."""
+"""Directors without a resource: what they write of pilots that are over, what they say of those that stay."""
 
 from __future__ import annotations
+
+import asyncio
+import os
+from typing import Any
 
 import pytest
 from storage_parts import Clock, FakePilot, spec
 
 from pilotage.directors.ledger import Ledger
 from pilotage.directors.recovery import REPORT_SECONDS
+from pilotage.directors.run import Directors
 from pilotage.engines.builtin import BuiltinEngine
 from pilotage.resources.base import State, Status
 from pilotage.storage import Storage, jobs, usage
@@ -30,3 +35,38 @@ async def test_a_lost_pilots_jobs_are_charged_for_what_they_got(storage: Storage
     assert await storage.read(jobs.counts) == {"Waiting": 1}
     used = await storage.read(usage.read, clock.time, half_life)
     assert used["demo", "ann"] == pytest.approx(10.0, abs=0.1), "not the hour that it was leased for"
+
+
+class Blind:
+    """A director whose database does not answer."""
+
+    name = "box"
+
+    async def run(self) -> None:
+        await asyncio.Event().wait()
+
+    async def drain(self) -> None:
+        pass
+
+    async def left(self) -> int:
+        raise OSError("no database")
+
+    def wake(self) -> None:
+        pass
+
+
+async def test_pilots_that_cannot_be_counted_are_not_gone() -> None:
+    blind: Any = Blind()
+    directors = Directors([blind], os.open(os.devnull, os.O_RDONLY))
+    try:
+        assert await directors.drain(0.1) == 1
+    finally:
+        blind.ledger = Nothing()
+        await directors.stop()
+
+
+class Nothing:
+    """No lease to give back."""
+
+    async def release(self) -> None:
+        pass

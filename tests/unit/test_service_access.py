@@ -118,6 +118,8 @@ async def test_expired_forged_and_revoked_user_tokens(tmp_path: Path) -> None:
         at.clock.time += 3601
         assert (await refused(at, token)).status_code == 401
         admin = await at.person("root", None, ("admin",))
+        answer = await admin("POST", "/tokens", json={"vo": "nope", "owner": "anna"})
+        assert (answer.status_code, answer.json()["error"]) == (422, "vo: there is no VO 'nope' here.")
         made = (await admin("POST", "/tokens", json={"vo": "demo", "owner": "anna"})).json()
         assert (await admin("DELETE", f"/tokens/{made['id']}")).status_code == 204
         assert (await refused(at, made["token"])).status_code == 401

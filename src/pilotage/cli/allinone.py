@@ -256,7 +256,7 @@ def _greet(access: Access, settings: Settings) -> None:
     home = f"PILOTAGE_DATA={shlex.quote(str(settings.data))} " if settings.data != default_directory() else ""
     print(f"Pilotage serves at {access.url}   (data in {settings.data})")
     if _everywhere(settings.host):
-        there = _url(settings, socket.getfqdn(), urlsplit(access.url).port or 0)
+        there = _url(settings, _own_name(), urlsplit(access.url).port or 0)
         trust = f" and PILOTAGE_CA=a copy of {access.ca}" if access.ca else ""
         print(f"From other machines: PILOTAGE_URL={there}, PILOTAGE_TOKEN from `pilotage token create`{trust}")
     print("In another terminal:")
@@ -290,6 +290,12 @@ def _own_host(host: str) -> str:
     return {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
 
 
+def _own_name() -> str:
+    """How other machines call this one; some systems give "localhost" as the full name."""
+    full = socket.getfqdn()
+    return socket.gethostname() if full.startswith("localhost") else full
+
+
 def _url(settings: Settings, host: str, port: int) -> str:
     return f"{'https' if settings.tls else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
 
@@ -299,7 +305,7 @@ def _urls(configuration: Configuration, settings: Settings, port: int) -> list[s
     if configuration.service.url:
         return [configuration.service.url.rstrip("/")]
     own = _url(settings, _own_host(settings.host), port)
-    return [_url(settings, socket.getfqdn(), port), own] if _everywhere(settings.host) else [own]
+    return [_url(settings, _own_name(), port), own] if _everywhere(settings.host) else [own]
 
 
 def _certificate(configuration: Configuration, settings: Settings) -> TlsFiles:

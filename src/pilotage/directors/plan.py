@@ -55,6 +55,7 @@ class Supply:
 
     @property
     def key(self) -> Key:
+        """What it is known by."""
         return self.resource, self.queue, self.vo
 
     @property
@@ -88,6 +89,7 @@ class Pilot:
 
     @property
     def key(self) -> Key:
+        """The supply that it was sent for."""
         return self.resource, self.queue, self.vo
 
 

@@ -11,7 +11,7 @@ import os
 import secrets
 import warnings
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,8 +30,8 @@ CACHED = 4096
 class Keys:
     """What only the service knows: Ed25519 seeds (the first signs, all verify) and the engine's key for job tokens."""
 
-    pilot: tuple[bytes, ...]
-    engine: bytes
+    pilot: tuple[bytes, ...] = field(repr=False)
+    engine: bytes = field(repr=False)
 
 
 def load(file: Path) -> Keys:

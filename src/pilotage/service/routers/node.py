@@ -130,7 +130,5 @@ async def upload_pilot_output(request: Request, name: str) -> Response:
         raise Unknown("There is no such pilot.")
     if pilot["state"] in ("Done", "Failed"):
         raise Ended("This pilot has ended; it can upload nothing more.")
-    size, digest = await service.storage.objects.put_stream(
-        output_key(stamp, named), chunks(request), limit=limit
-    )
+    size, digest = await service.storage.objects.put_stream(output_key(stamp, named), chunks(request), limit=limit)
     return json_answer({"name": named, "size": size, "sha256": digest}, 201)
