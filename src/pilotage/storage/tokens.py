@@ -36,7 +36,7 @@ def create(
 
     ``expires``: unix seconds, None for never.
     """
-    token = secrets.token_urlsafe(32)
+    token = "pt_" + secrets.token_urlsafe(32)  # a prefix for secret scanners; a dash never comes first
     number = numbers(conn, "token", 1)
     row = {
         "id": number,

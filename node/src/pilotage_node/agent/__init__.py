@@ -23,6 +23,8 @@ from pilotage_node.protocol import AHEAD
 NEVER = float("inf")
 TICK = 1
 """Seconds between looks at limits; also the most that a result waits to be told."""
+LONGEST_PAUSE = 3
+"""Seconds between questions of a pilot without work, which doubles up to here: what a new job waits for an idle one."""
 
 
 def ahead(starts, now):
@@ -141,7 +143,7 @@ class Agent:
             self.ask_at, self.empty_since = 0, NEVER
         if message["empty"]:
             self.empty_since = min(self.empty_since, now)
-            self.ask_at = now + max(1, now - self.empty_since)  # the runner asks from time to time as well
+            self.ask_at = now + min(max(1, now - self.empty_since), LONGEST_PAUSE)
         for lease in set(held).difference(hold, [grant["lease"] for grant in message["granted"]]):
             self.stop(held[lease], 0, "Failed", "lost", "the lease was lost")
         for order in message["orders"]:
