@@ -23,9 +23,9 @@ from pilotage_node.toolbox.UploadPilotOutput import UploadPilotOutput
 __all__ = ["pair"]
 
 BURN = """
-import time
+import os
 block = bytearray(64 << 20)
-while time.process_time() < 0.5:
+while os.times().user < 0.6:
     block[::4096] = b"x" * (len(block) // 4096)
 input()
 """
