@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Write docs/reference/commands.md from the commands' own docstrings and options; --check only compares.
+"""Write the pages of docs/reference from what they describe; --check only compares.
 
 The pages of the worker node's commands (the toolbox) are made from their sources by AST, as the composer reads them.
 """
@@ -121,7 +121,14 @@ def _shown(node: ast.expr) -> str:
     return ", ".join(value) if isinstance(value, tuple) else str(value)
 
 
-PAGES = {"commands.md": commands_page, "toolbox.md": toolbox_page}
+def configuration_page() -> str:
+    """The page of every key of a configuration file."""
+    import configuration_page as made
+
+    return str(made.page(NOTE))
+
+
+PAGES = {"commands.md": commands_page, "configuration.md": configuration_page, "toolbox.md": toolbox_page}
 
 
 def main() -> int:

@@ -1,6 +1,7 @@
 """Configuration: files, errors with their place, layers, profiles, composing."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from pilotage.configuration import ConfigurationError, check, compose_pilot, load, loads, resolve
 from pilotage.configuration.document import MAX_BYTES, parse
-from pilotage.configuration.resolve import merge
+from pilotage.configuration.resolve import commands_of, merge
 
 FULL = """\
 service: {url: "https://pilots.example.org:8443", lease_seconds: 60}
@@ -85,10 +86,23 @@ def test_layers_later_wins():
     assert profile["service"]["urls"] == ["https://pilots.example.org:8443"]
     demo = resolve(configuration, "demo", "ce1.north.example.org", "short")
     assert demo["limits"]["cores"] == 2
-    assert {c["name"]: c["options"] for c in demo["commands"]}["RunEnvironmentTest"] == {"min_disk_mib": 512}
+    assert {c["name"]: c["options"] for c in demo["commands"]}["RunEnvironmentTest"] == {"min_disk_mib": 1000}, (
+        "what the file says of all pilots wins over what is built in for the flavour"
+    )
     assert configuration.service.lease_seconds == 60
     assert configuration.service.sync_seconds == 10
     assert configuration.vos["phys"].owners == {"ann": 3.0}
+
+
+PAGE = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text("utf-8")
+
+
+def test_the_flavours_on_the_page_are_those_that_are_built_in():
+    told = {}
+    for row in re.findall(r"^\| (`[A-Z].*?) \| .*? \| (Run.*?) \| .* \|$", PAGE, re.MULTILINE):
+        told.update({flavour: row[1].split(", ") for flavour in re.findall(r"`(.*?)`", row[0])})
+    configuration = load()
+    assert told == {flavour: commands_of(configuration, flavour) for flavour in configuration.flavours}
 
 
 def test_a_pilot_by_flavour_alone():
@@ -102,10 +116,10 @@ def test_a_pilot_by_flavour_alone():
     [
         (("dem",), "LOCAL", "unknown VO 'dem'; did you mean 'demo'?"),
         (("demo",), "LOCALE", "unknown flavour 'LOCALE'; did you mean 'LOCAL'?"),
-        (("demo",), None, "unknown flavour ''"),
+        (("demo",), None, "which pilot? Name a resource or a flavour"),
         (("demo", "ce3"), None, "unknown resource 'ce3'; did you mean 'ce2'?"),
         (("demo", "ce2"), None, "the resource 'ce2' does not admit the VO 'demo'"),
-        (("phys", "ce1.north.example.org"), None, "unknown queue of 'ce1.north.example.org' ''"),
+        (("phys", "ce1.north.example.org"), None, "has several queues, name one: long, short"),
         (("phys", "ce2", "onyl"), None, "unknown queue of 'ce2' 'onyl'; did you mean 'only'?"),
     ],
 )
@@ -169,14 +183,64 @@ RESOURCE = "sites: {A: {resources: {r: {type: local, flavour: LOCAL, queues: {q:
             22,
             "password must be a map of keys and values, not what is there",
         ),
-        ("service: {database: {password: {env: A, file: /b}}}", 1, 22, "{env: NAME} or {file: /PATH}, one of the two"),
+        ("service: {database: {password: {env: A, file: /b}}}", 1, 22, "one of the three"),
         ("service: {database: {password: {env: A}}}", 1, 22, "only a PostgreSQL database (url) has a password"),
         ("service: {objects: {url: relative}}", 1, 21, "s3://BUCKET/PREFIX or a directory's absolute path"),
         ("service: {objects: {url: /d, region: x}}", 1, 30, "for an object store on S3"),
         ("service: {objects: {url: 's3://b', endpoint: 'http://x'}}", 1, 36, "needs allow_http: true"),
         ("service: {objects: {url: 's3://b', access_key_id: {env: A}}}", 1, 11, "belong together"),
+        (
+            "pilot: {commands: {apend: [RunX]}}",
+            1,
+            20,
+            "unknown key 'apend'; did you mean 'append'? (in pilot.commands)",
+        ),
+        ("pilot: {commands: {}}", 1, 9, "an edit of a list says remove, replace, insert, prepend or append"),
+        ("pilot: {commands: 3}", 1, 9, "pilot.commands must be a list, not 3"),
+        ("pilot: {commands: [RunX, {append: [RunY]}]}", 1, 20, 'must be a map of keys and values, not "RunX"'),
+        ("pilot: {commands: {append: ['a b']}}", 1, 9, "append.0: 'a b' is not the name of a command"),
+        ("pilot: {tags: {replace: {x: 'a b'}}}", 1, 9, "replace.x: 'a b' is not a name"),
+        ("pilot:\n  commands: {insert: {do: [RunX]}}", 2, 14, "an insert says where: {before: NAME, do: [...]}"),
+        ("pilot:\n  commands: {insert: [{after: RunX, do: []}]}", 2, 37, "insert[0].do is empty"),
+        ("pilot: {options: {idle_seconds: 5}}", 1, 19, "under 'options' stand commands, and under each of them its"),
+        ("pilot: {RunX: {a: 5}}", 1, 9, "the options of a command stand under options: {RunX: ...}"),
+        (RESOURCE % "{options: {RunX: {a: 1}}}", 1, 71, "what is said about pilots stands under 'pilot'"),
+        ("pilot: {tags: [1]}", 1, 16, "pilot.tags[0] must be a text, not 1 (put it in quotes)"),
+        ("pilot: {final: [comands]}", 1, 17, "there is no 'comands' in what is said about a pilot"),
+        ("pilot: {final: [limits.core]}", 1, 17, "there is no limit 'core'"),
+        ("pilot: {final: [commands.RunX]}", 1, 17, "'commands.RunX' leads nowhere; a path is like commands"),
+        ("vos: {a: {minimum_python: 3.9}}", 1, 11, "minimum_python must be a text, not 3.9 (put it in quotes)"),
+        ("vos: {a: {minimum_python: '2.7'}}", 1, 11, "must be a version of Python from 3.6 on, like '3.9'"),
+        ("vos: {a: {engine: condor}}", 1, 11, "vos.a.engine cannot be \"condor\": it must be 'builtin' or 'dirac'"),
+        ("flavours: {LOCAL: {engines: {condor: {}}}}", 1, 30, "'condor' is none of 'builtin' or 'dirac'"),
+        ("vos: {a: {flavours: {LOCALE: {}}}}", 1, 22, "unknown flavour 'LOCALE'; did you mean 'LOCAL'?"),
+        ("sites: {A: {pilot: {vos: {b: {}}}}}", 1, 27, "unknown VO 'b' (there are: demo)"),
+        ("service: {published: [VACC]}", 1, 23, "unknown flavour 'VACC'; did you mean 'VAC'?"),
+        ("toolboxes: [{name: x}]", 1, 13, "a toolbox is at one of path, package, entry_point; 'x' has none of them"),
+        ("toolboxes: [{name: x, path: /a, package: b}]", 1, 13, "'x' has path and package"),
+        ("toolboxes: [{name: x, path: a}]", 1, 13, "the path of a toolbox is absolute, not 'a'"),
+        ("toolboxes: [{name: x, path: /a.whl}]", 1, 13, "the toolbox 'x' is a file and needs its sha256"),
+        ("toolboxes: [{name: x, path: /a, sha256: %s}]" % ("a" * 64), 1, 13, "sha256 is for toolboxes that are files"),
+        ("toolboxes: [{name: x, path: /a.zip, sha256: abc}]", 1, 37, "must be 64 hex digits in lower case"),
+        ("toolboxes: [{name: base, path: /a}]", 1, 13, "'base' is the name of a toolbox of Pilotage's own"),
+        (
+            "toolboxes: [{name: x, path: /a}]\nvos: {a: {toolboxes: [{name: x, package: b}]}}",
+            2,
+            23,
+            "the toolbox 'x' is there twice",
+        ),
         ("pilot: &a {tags: [*a]}", 1, 19, "the alias *a contains itself"),
         ("pilot: *a", 1, 8, "the alias *a is not defined"),
+        ("pilot: &a {}\nvos: {a: {<<: *a}}", 2, 11, "merge keys (<<) are not supported"),
+        ("vos:\n  a: {}\n  b:{}\n", 4, 1, "(while scanning a simple key, from line 3)"),
+        ("pilot: {python: [python3]}", 1, 18, "pilot.python[0] must be an absolute path"),
+        ("pilot: {python: {append: [/my python]}}", 1, 9, "append.0: '/my python' is not an absolute path"),
+        (
+            "sites: {A: {resources: {r: {type: local, flavour: LOCAL, queues: {q: {}}, vos: [a, a]}}}}\nvos: {a: {}}",
+            1,
+            85,
+            "the VO 'a' is in the list twice",
+        ),
         ("? [a]\n: 1", 1, 3, "a key must be a text"),
         ("[" * 100_000, 1, 41, "nested deeper than 40"),
     ],
@@ -214,6 +278,12 @@ def test_aliases_work_and_errors_in_them_are_found():
         loads("flavours:\n  A: &a {command: [RunJobAgent]}\n  B: *a\n")
 
 
+def test_numbers_that_no_computer_word_holds_are_texts():
+    for number in ("9223372036854775808", "-9223372036854775809", "9" * 30):
+        with pytest.raises(ConfigurationError, match="wall_seconds must be a whole number"):
+            loads(RESOURCE % f"{{wall_seconds: {number}}}")
+
+
 def test_plain_words_are_texts():
     configuration = loads("vos: {on: {}, no: {}, 12: {owners: {yes: 2}}}\npilot: {tags: [no, 1e, 'x']}")
     assert list(configuration.vos) == ["on", "no", "12"]
@@ -230,8 +300,13 @@ def test_files_that_cannot_be_read(tmp_path: Path):
     (tmp_path / "big.yaml").write_bytes(b"#" * (MAX_BYTES + 1))
     with pytest.raises(ConfigurationError, match="larger than 10 MiB"):
         load(tmp_path / "big.yaml")
-    (tmp_path / "empty.yaml").write_bytes(b"")
-    assert list(load(tmp_path / "empty.yaml").vos) == ["demo"]
+    (tmp_path / "nul.yaml").write_bytes(b"service: {}\nvos:\0")
+    with pytest.raises(ConfigurationError, match=r"nul.yaml:2:5: is not a text"):
+        load(tmp_path / "nul.yaml")
+    for text in (b"", b"# to be written\n", b"null\n"):  # a lost file: what runs is not to become the defaults
+        (tmp_path / "empty.yaml").write_bytes(text)
+        with pytest.raises(ConfigurationError, match=r"empty.yaml: says nothing"):
+            load(tmp_path / "empty.yaml")
 
 
 def test_a_secret_is_read_from_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -8,6 +8,7 @@ schema of YAML 1.2, so that `no`, `on` and `12:30` are texts, as people mean the
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -91,33 +92,40 @@ class Document:
             line, column = key or (node.line, node.column)
         return Location(self.file, line, column)
 
-    def has(self, path: PathInData) -> bool:
-        """Whether the file itself says something at `path`."""
+    def depth(self, path: PathInData) -> int:
+        """How many steps of `path` the file itself says something about."""
         node = self.root
-        for step in path:
+        for number, step in enumerate(path):
             if step not in node.children:
-                return False
+                return number
             node = node.children[step]
-        return True
+        return len(path)
 
 
-def read(path: Path) -> Document:
-    """Read a configuration file; raises ConfigurationError where it is missing, too large, not UTF-8 or not YAML."""
+def text_of(path: Path) -> str:
+    """The text of a file. Raises ConfigurationError: missing, no plain file, too large, not UTF-8."""
     name = str(path)
     try:
+        if not path.is_file() and path.exists():
+            raise ConfigurationError("is not a plain file", Location(name))
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise ConfigurationError(f"cannot be read: {error.strerror}", Location(name)) from None
     if len(content) > MAX_BYTES:
-        raise ConfigurationError(f"is larger than {MAX_BYTES // 1024 // 1024} MiB", Location(name))
+        raise ConfigurationError(f"is larger than {MAX_BYTES >> 20} MiB", Location(name))
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        column = error.start - content.rfind(b"\n", 0, error.start)
-        raise ConfigurationError("is not UTF-8", Location(name, line, column)) from None
-    return parse(text, name)
+        raise ConfigurationError("is not UTF-8", _after(content[: error.start], name)) from None
+    if "\0" in text:
+        raise ConfigurationError("is not a text: it holds NUL bytes", _after(content[: content.index(0)], name))
+    return text
+
+
+def _after(content: bytes, name: str) -> Location:
+    """The place behind so much of a file."""
+    return Location(name, content.count(b"\n") + 1, len(content) - content.rfind(b"\n"))
 
 
 def parse(text: str, file: str = "<text>") -> Document:
@@ -129,7 +137,9 @@ def parse(text: str, file: str = "<text>") -> Document:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = Location(file, mark.line + 1, mark.column + 1) if mark else Location(file)
-        raise ConfigurationError(f"is not YAML: {error.problem or error.context}", where) from None
+        began = error.context_mark if error.problem and error.context else None
+        more = f" ({error.context}, from line {began.line + 1})" if began else ""
+        raise ConfigurationError(f"is not YAML: {error.problem or error.context}{more}", where) from None
     except yaml.reader.ReaderError as error:
         where = Location(file, text.count("\n", 0, error.position) + 1, 1)
         raise ConfigurationError(f"holds a character that YAML forbids: {error.reason}", where) from None
@@ -141,6 +151,11 @@ def parse(text: str, file: str = "<text>") -> Document:
     if not isinstance(root.data, dict):
         raise ConfigurationError("must be a map of keys and values", Location(file, root.line, root.column))
     return Document(file, root.data, root)
+
+
+def nearest(documents: Sequence[Document], path: PathInData) -> Location:
+    """The place of what is at `path` in the document that has most of it, the first of several; there must be one."""
+    return max(documents, key=lambda document: document.depth(path)).where(path)
 
 
 class _Builder:
@@ -185,6 +200,8 @@ class _Builder:
         line, column = _place(event)
         if self._wants_key():
             parent = self.stack[-1]
+            if event.value == "<<":
+                raise self._error("merge keys (<<) are not supported: what several places share, a layer says", event)
             if event.value in parent.keys:
                 first = parent.keys[event.value][0]
                 raise self._error(f"the key '{event.value}' is here twice (first in line {first})", event)
@@ -247,7 +264,7 @@ def _resolve(text: str) -> Any:
     if text in _TRUE or text in _FALSE:
         return text in _TRUE
     if _INT.match(text):
-        return int(text) if len(text) < 20 else text
+        return int(text) if len(text) < 20 and abs(int(text)) < 2**63 else text
     if _FLOAT.match(text):
         return float(text)
     return text

@@ -1,43 +1,36 @@
 """Layers -> one profile: what a pilot of one (VO, site, resource, queue) is, and who said so.
 
-Layers, each a `PilotPart`, later wins: defaults (`pilot`) < flavour < VO < site < resource < queue.
-Maps merge deeply, all else is replaced. `merge` is pure and remembers for every value the layer that set it.
+Layers, each a `PilotPart`, later wins (layers.py says how):
+
+    pilot < flavour < flavour for the engine < VO < VO for the flavour
+          < site < site for the VO < resource < resource for the VO < queue < queue for the VO < command line
+
+The first three are those of the embedded defaults, then once more those of the files: what a file says wins over all
+that is built in.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pilotage.configuration.document import ConfigurationError, PathInData
-from pilotage.configuration.schema import Configuration, PilotPart, Queue, unknown
+from pilotage.configuration.edits import EditError
+from pilotage.configuration.finals import told
+from pilotage.configuration.layers import EMPTY, FinalError, Layer, Merged, Stack, merge, stacked
+from pilotage.configuration.schema import Configuration, unknown
+
+__all__ = ["Layer", "Merged", "Target", "layers", "merge", "resolve", "resolve_target", "target", "targets"]
 
 PROFILE_FORMAT = 1
 LIMITS = ("cores", "memory_mib", "disk_mib", "gpus", "wall_seconds")
 
-Layer = tuple[PathInData, Mapping[str, Any]]
-"""Where in the configuration a layer is, and what it says (only what it says, no defaults)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Merged:
-    """The layers as one; `origins` gives for each path in `values` the path in the configuration that set it."""
-
-    values: dict[str, Any]
-    origins: dict[PathInData, PathInData]
-
-    def origin(self, path: PathInData) -> PathInData:
-        """Who set the value at `path`: as for the nearest parent where it has no origin of its own."""
-        for length in range(len(path), 0, -1):
-            if path[:length] in self.origins:
-                return self.origins[path[:length]] + path[length:]
-        return path
-
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """For whom a pilot is: site, resource and queue are empty for a pilot that is started by hand."""
+    """For whom a pilot is: site, resource and queue are empty for a pilot that is started by hand; resource and queue
+    alone for a machine of a site that nobody sends pilots to."""
 
     vo: str
     flavour: str
@@ -45,27 +38,10 @@ class Target:
     resource: str = ""
     queue: str = ""
 
-
-def merge(layers: Iterable[Layer]) -> Merged:
-    """Put layers together: maps merge deeply, all else is replaced by the later layer."""
-    values: dict[str, Any] = {}
-    origins: dict[PathInData, PathInData] = {}
-
-    def put(low: dict[str, Any], high: Mapping[str, Any], at: PathInData, source: PathInData) -> None:
-        for key, value in high.items():
-            path, origin = (*at, key), (*source, key)
-            if isinstance(value, Mapping):
-                if not isinstance(low.get(key), dict):
-                    low[key] = {}
-                    origins[path] = origin
-                put(low[key], value, path, origin)
-            else:
-                low[key] = list(value) if isinstance(value, list) else value
-                origins[path] = origin
-
-    for source, part in layers:
-        put(values, part, (), source)
-    return Merged(values, origins)
+    @property
+    def key(self) -> tuple[str, str, str, str]:
+        """What all queues of a resource share."""
+        return self.vo, self.flavour, self.site, self.resource
 
 
 def target(
@@ -74,49 +50,115 @@ def target(
     resource: str | None = None,
     queue: str | None = None,
     flavour: str | None = None,
+    site: str | None = None,
 ) -> Target:
-    """Check the names; a resource has its flavour, without a resource `flavour` must be given.
+    """Check the names; a resource has its flavour and its site, without a resource `flavour` must be given.
 
     Raises ConfigurationError for a name that is not there and for a VO that the resource does not admit. `queue` may be
     left out where the resource has one.
     """
     if vo not in configuration.vos:
         raise ConfigurationError(unknown("VO", vo, configuration.vos))
+    if site and site not in configuration.sites:
+        raise ConfigurationError(unknown("site", site, configuration.sites))
     if resource is None:
-        if flavour is None or flavour not in configuration.flavours:
-            raise ConfigurationError(unknown("flavour", flavour or "", configuration.flavours))
-        return Target(vo, flavour)
-    site = configuration.site_of(resource)
+        if flavour is None:
+            raise ConfigurationError("which pilot? Name a resource or a flavour")
+        if flavour not in configuration.flavours:
+            raise ConfigurationError(unknown("flavour", flavour, configuration.flavours))
+        return Target(vo, flavour, site or "")
+    of, site = site, configuration.site_of(resource)
     if site is None:
         raise ConfigurationError(unknown("resource", resource, [name for _, name, _ in configuration.resources()]))
+    if of and of != site:
+        raise ConfigurationError(f"the resource '{resource}' is in the site '{site}', not in '{of}'")
     chosen = configuration.resource(resource)
     if vo not in configuration.vos_of(chosen):
         raise ConfigurationError(f"the resource '{resource}' does not admit the VO '{vo}'")
-    if queue is None and len(chosen.queues) == 1:
-        queue = next(iter(chosen.queues))
+    if queue is None and len(chosen.queues) > 1:
+        raise ConfigurationError(f"the resource '{resource}' has several queues, name one: {', '.join(chosen.queues)}")
+    queue = queue or next(iter(chosen.queues))
     if queue not in chosen.queues:
-        raise ConfigurationError(unknown(f"queue of '{resource}'", queue or "", chosen.queues))
+        raise ConfigurationError(unknown(f"queue of '{resource}'", queue, chosen.queues))
     if flavour is not None and flavour not in configuration.flavours:
         raise ConfigurationError(unknown("flavour", flavour, configuration.flavours))
     return Target(vo, flavour or chosen.flavour, site, resource, queue)
 
 
-def layers(configuration: Configuration, target: Target) -> list[Layer]:
-    """The layers that make up a target's pilot, first the weakest."""
-    found: list[tuple[PathInData, PilotPart]] = [
-        (("pilot",), configuration.pilot),
-        (("flavours", target.flavour), configuration.flavours[target.flavour]),
-        (("vos", target.vo, "pilot"), configuration.vos[target.vo].pilot),
-    ]
+def targets(configuration: Configuration) -> Iterator[Target]:
+    """For whom there are pilots: every resource, queue and VO that it admits, in the order of the files."""
+    for site, name, resource in configuration.resources():
+        for queue in resource.queues:
+            for vo in configuration.vos_of(resource):
+                yield Target(vo, resource.flavour, site, name, queue)
+
+
+def layers(configuration: Configuration, target: Target, extra: Sequence[Layer] = ()) -> list[Layer]:
+    """The layers that make up a target's pilot, first the weakest; only those that say something.
+
+    The path of a layer of `pilot` and `flavours` begins with the number of its level (`Configuration.levels`).
+    """
+    found = [*_common(configuration, target), *_of_resource(configuration, target), *_of_queue(configuration, target)]
+    return [(path, part) for path, part in [*found, *extra] if part]
+
+
+def _common(configuration: Configuration, target: Target) -> Iterator[Layer]:
+    """What does not depend on the place."""
+    yield from _of_flavour(configuration, target.flavour, configuration.vos[target.vo].engine)
+    path = ("vos", target.vo)
+    yield (*path, "pilot"), configuration.said(*path, "pilot")
+    yield (*path, "flavours", target.flavour), configuration.said(*path, "flavours", target.flavour)
+
+
+def _of_flavour(configuration: Configuration, flavour: str, engine: str) -> Iterator[Layer]:
+    """Level by level, the embedded defaults first."""
+    for number, level in enumerate(configuration.levels):
+        yield (number, "pilot"), _at(level.data, "pilot")
+        path: PathInData = (number, "flavours", flavour)
+        yield path, _without(_at(level.data, *path[1:]), "engines")
+        yield (*path, "engines", engine), _at(level.data, *path[1:], "engines", engine)
+
+
+def _of_resource(configuration: Configuration, target: Target) -> Iterator[Layer]:
+    """What site and resource say."""
+    site: PathInData = ("sites", target.site)
+    if target.site:
+        yield from _of_place(configuration, target.vo, site)
     if target.resource:
-        site = configuration.sites[target.site]
-        resource = site.resources[target.resource]
-        at: PathInData = ("sites", target.site)
-        below: PathInData = (*at, "resources", target.resource)
-        found.append(((*at, "pilot"), site.pilot))
-        found.append(((*below, "pilot"), resource.pilot))
-        found.append(((*below, "queues", target.queue, "pilot"), resource.queues[target.queue].pilot))
-    return [(path, part.model_dump(exclude_unset=True)) for path, part in found]
+        yield from _of_place(configuration, target.vo, (*site, "resources", target.resource))
+
+
+def _of_queue(configuration: Configuration, target: Target) -> Iterator[Layer]:
+    if target.resource:
+        path = ("sites", target.site, "resources", target.resource, "queues", target.queue)
+        yield from _of_place(configuration, target.vo, path)
+
+
+def _of_place(configuration: Configuration, vo: str, place: PathInData) -> Iterator[Layer]:
+    path = (*place, "pilot")
+    part = configuration.said(*path)
+    if part:
+        yield path, _without(part, "vos")
+        yield (*path, "vos", vo), _at(part, "vos", vo)
+
+
+def _at(data: Any, *path: str | int) -> Mapping[str, Any]:
+    for step in path:
+        if step not in data:
+            return {}
+        data = data[step]
+    found: Mapping[str, Any] = data
+    return found
+
+
+def _without(part: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    return {name: value for name, value in part.items() if name != key} if key in part else part
+
+
+def commands_of(configuration: Configuration, flavour: str, engine: str = "builtin") -> list[str]:
+    """The commands of a flavour as they are where no VO and no place says otherwise. Raises ConfigurationError."""
+    stack = _stacked(configuration, _of_flavour(configuration, flavour, engine))
+    return list(_settled(configuration, stack).values.get("commands", []))
 
 
 def resolve(
@@ -134,9 +176,16 @@ def resolve(
     return resolve_target(configuration, target(configuration, vo, resource, queue, flavour))[0]
 
 
-def resolve_target(configuration: Configuration, target: Target) -> tuple[dict[str, Any], Merged]:
-    """The profile, and the merged layers that it was made of (to tell who set what)."""
-    merged = merge(layers(configuration, target))
+def resolve_target(
+    configuration: Configuration, target: Target, extra: Sequence[Layer] = ()
+) -> tuple[dict[str, Any], Merged]:
+    """The profile, and the merged layers that it was made of (to tell who set what).
+
+    :param extra: layers above all others, for what the command line says: (("--set",), {...})
+
+    Raises ConfigurationError: an edit of what is not there, a change of what is final, no commands, one twice.
+    """
+    merged = _merged(configuration, target, extra)
     values = merged.values
     commands = values.get("commands", [])
     if not commands:
@@ -144,12 +193,13 @@ def resolve_target(configuration: Configuration, target: Target) -> tuple[dict[s
             merged.origin(("commands",)) if "commands" in values else ("flavours", target.flavour)
         )
         raise ConfigurationError(f"no layer gives the pilot of flavour '{target.flavour}' any commands", where)
-    for index, name in enumerate(commands):
-        if name in commands[:index]:
-            where = configuration.where(merged.origin(("commands", index)))
-            raise ConfigurationError(f"the command '{name}' is in the list twice", where)
+    if len(set(commands)) < len(commands):
+        index = next(index for index, name in enumerate(commands) if name in commands[:index])
+        where = configuration.where(merged.origin(("commands", index)))
+        raise ConfigurationError(f"the command '{commands[index]}' is in the list twice", where)
     options = values.get("options", {})
     url = configuration.service.url
+    vo = configuration.vos[target.vo]
     profile = {
         "format": PROFILE_FORMAT,
         "vo": target.vo,
@@ -157,20 +207,53 @@ def resolve_target(configuration: Configuration, target: Target) -> tuple[dict[s
         "resource": target.resource,
         "queue": target.queue,
         "flavour": target.flavour,
+        "engine": vo.engine,
+        "minimum_python": vo.minimum_python,
         "revision": configuration.revision,
         "service": {"urls": [url] if url else [], "trust": []},
         "commands": [{"name": name, "options": dict(options.get(name, {}))} for name in commands],
         "limits": _limits(configuration, target, values.get("limits", {})),
-        "tags": values.get("tags", []),
+        "tags": list(values.get("tags", ())),
         "platform": values.get("platform"),
-        "python": values.get("python", []),
+        "python": list(values.get("python", ())),
         "log_mib": values.get("log_mib", 10),
     }
     return profile, merged
 
 
+def _merged(configuration: Configuration, target: Target, extra: Sequence[Layer]) -> Merged:
+    """The layers as one. What pilots share is put together once: VO and flavour, and with them site and resource."""
+    kept: dict[Any, Stack] = configuration.kept
+    stack = kept.get(target.key)
+    if stack is None:
+        common = kept.get(target.key[:2])
+        if common is None:
+            common = kept[target.key[:2]] = _stacked(configuration, _common(configuration, target))
+        stack = kept[target.key] = _stacked(configuration, _of_resource(configuration, target), common)
+    above = _stacked(configuration, [*_of_queue(configuration, target), *extra], stack)
+    return _settled(configuration, above)
+
+
+def _stacked(configuration: Configuration, layers: Iterable[Layer], stack: Stack = EMPTY) -> Stack:
+    try:
+        return stacked(layers, stack)
+    except FinalError as error:
+        raise told(configuration, error) from None
+
+
+def _settled(configuration: Configuration, stack: Stack) -> Merged:
+    try:
+        return stack.merged()
+    except EditError as error:
+        raise ConfigurationError(str(error), configuration.where(error.path)) from None
+
+
 def _limits(configuration: Configuration, target: Target, ceilings: Mapping[str, Any]) -> dict[str, Any]:
     """What the queue gives, under the ceilings of the layers; null where neither says anything."""
-    queue = configuration.resource(target.resource).queues[target.queue] if target.resource else Queue()
-    both = {name: (getattr(queue, name), ceilings.get(name)) for name in LIMITS}
-    return {name: min((n for n in pair if n is not None), default=None) for name, pair in both.items()}
+    path = ("sites", target.site, "resources", target.resource, "queues", target.queue)
+    queue = configuration.said(*path) if target.resource else {}
+    limits = {}
+    for name in LIMITS:
+        own, ceiling = queue.get(name), ceilings.get(name)
+        limits[name] = ceiling if own is None else own if ceiling is None else min(own, ceiling)
+    return limits

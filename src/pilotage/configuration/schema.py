@@ -1,43 +1,53 @@
 """What a configuration may say: the schema, by which files are validated.
 
-Units stand in the names. Every layer of a pilot's configuration has the one shape `PilotPart`; how layers are put
-together is in resolve.py.
+Units stand in the names. Every layer of a pilot's configuration has the one shape `PilotPart` (parts.py); how layers
+are put together is in resolve.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Annotated, Any
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, StringConstraints
+from pydantic import AfterValidator, Field, PrivateAttr, StringConstraints
 
-from pilotage.configuration.document import Document, Location, PathInData
+from pilotage.configuration.document import Document, Location, PathInData, nearest
+from pilotage.configuration.parts import (
+    IDENTIFIER,
+    NAME,
+    VERSION,
+    Count,
+    Engine,
+    Flavour,
+    Identifier,
+    Limits,
+    Name,
+    Part,
+    PilotPart,
+    PlacePart,
+    Positive,
+    Toolbox,
+)
 from pilotage.configuration.references import Secret
 
-NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
-IDENTIFIER = r"^[A-Za-z_][A-Za-z0-9_]{0,99}$"
+__all__ = [
+    "IDENTIFIER",
+    "NAME",
+    "Configuration",
+    "Flavour",
+    "Identifier",
+    "Limits",
+    "PilotPart",
+    "PlacePart",
+    "Toolbox",
+]
+
 URL = r"^https?://[^\s/?#]+[^\s?#]*$"
-Name = Annotated[str, StringConstraints(pattern=NAME)]
-"""Names of VOs, sites, resources, queues: safe in file names, URLs and logs."""
-Identifier = Annotated[str, StringConstraints(pattern=IDENTIFIER)]
 Url = Annotated[str, StringConstraints(pattern=URL)]
-Count = Annotated[int, Field(ge=0)]
-Positive = Annotated[int, Field(gt=0)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Days = Annotated[float, Field(gt=0, allow_inf_nan=False)] | None
-
-
-def _option_value(value: Any) -> Any:
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    if isinstance(value, list) and all(isinstance(item, str) for item in value):
-        return value
-    raise ValueError("an option is a text, a number, true, false, null or a list of texts")
-
-
-OptionValue = Annotated[Any, AfterValidator(_option_value)]
 
 
 def _database_url(text: str) -> str:
@@ -63,76 +73,72 @@ def _objects_url(text: str) -> str:
     return text
 
 
-class Part(BaseModel):
-    """Base of all parts: unknown keys and silent conversions are refused; a loaded configuration never changes."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-class Limits(Part):
-    """Ceilings for one pilot; null is what the node, or the queue, has."""
-
-    cores: Positive | None = None
-    memory_mib: Positive | None = None
-    disk_mib: Positive | None = None
-    gpus: Count | None = None
-    wall_seconds: Positive | None = None
-
-
-class PilotPart(Part):
-    """What one layer says about a pilot; what it does not say is left to the layers before it."""
-
-    commands: list[Identifier] = []
-    options: dict[Identifier, dict[Identifier, OptionValue]] = {}
-    limits: Limits = Limits()
-    tags: list[Name] = []
-    platform: Name | None = None
-    python: list[str] = []
-    """Interpreters to try after the usual ones, absolute paths on the node."""
-    log_mib: Positive = 10
-
-
 class Queue(Part):
     """One entrance of a resource: what a pilot gets there (null: unknown, or all that the node has), and its caps."""
 
     cores: Positive | None = None
     memory_mib: Positive | None = None
+    """Memory [MiB]."""
     disk_mib: Positive | None = None
+    """Disk [MiB]."""
     gpus: Count | None = None
     wall_seconds: Positive | None = None
+    """How long a pilot may run [s]."""
     max_pilots: Count | None = None
     """Most pilots that are sent or running at once."""
     max_waiting: Count | None = None
     """Most pilots that are sent and have not started."""
     wait_seconds: Seconds = 86400.0
-    """The longest that a pilot may wait here; its one-time secret is valid as long."""
-    pilot: PilotPart = PilotPart()
+    """The longest that a pilot may wait here [s]; its one-time secret is valid as long."""
+    pilot: PlacePart = PlacePart()
+    """What pilots have otherwise in this queue."""
 
 
 class Resource(Part):
-    """Something that runs pilots. `vos` null admits every VO; `slots` is most pilots at once, over all queues."""
+    """Something that runs pilots. Its name is unique over all sites."""
 
     type: Name
+    """How pilots get there: local; vac or boinc where machines start by themselves and fetch theirs; needed."""
     flavour: Name
+    """The type of pilots that it gets; needed."""
     vos: list[Name] | None = None
+    """The VOs that it admits; null: every one."""
     slots: Count | None = None
+    """Most pilots at once, over all queues."""
     queues: dict[Name, Queue] = Field(min_length=1)
-    pilot: PilotPart = PilotPart()
+    """At least one; needed."""
+    pilot: PlacePart = PlacePart()
+    """What pilots have otherwise on this resource."""
 
 
 class Site(Part):
     """A place with resources; what it says about pilots counts for all of them."""
 
     resources: dict[Name, Resource] = {}
-    pilot: PilotPart = PilotPart()
+    """By name."""
+    pilot: PlacePart = PlacePart()
+    """What pilots have otherwise at this site."""
 
 
 class VO(Part):
-    """A community. `share` is its part of busy resources against other VOs; `owners` the same within it, default 1."""
+    """A community. `pilot`, `flavours` and `owners` are its own; all else is the operator's."""
 
     share: Share = 1.0
+    """Its part of busy resources against other VOs."""
     owners: dict[str, Share] = {}
+    """Shares of its members against each other, 1 for who is not named."""
+    engine: Engine = "builtin"
+    """Where its jobs come from."""
+    extension: Identifier | None = None
+    """Its extension of DIRAC: `LHCb` finds commands in LHCbDIRAC.WorkloadManagementSystem.Command first."""
+    minimum_python: Annotated[str, StringConstraints(pattern=VERSION)] = "3.6"
+    """The oldest Python that its commands have to run on."""
+    toolboxes: list[Toolbox] = []
+    """Where its commands are found, the first that has one wins; before those of all VOs."""
     pilot: PilotPart = PilotPart()
+    """What its pilots have otherwise."""
+    flavours: dict[Name, PilotPart] = {}
+    """What its pilots of one flavour have otherwise."""
 
 
 class Retention(Part):
@@ -175,11 +181,16 @@ class Service(Part):
     url: Url | None = None
     """What pilots call the service; null: what it listens on."""
     lease_seconds: Seconds = 120.0
+    """How long a pilot may be silent before its jobs are lost."""
     token_seconds: Seconds = 600.0
+    """How long a pilot's token is valid before it is renewed."""
     sync_seconds: Seconds = 10.0
+    """How often a pilot calls when nothing happens."""
     retention: Retention = Retention()
     database: Database = Database()
     objects: ObjectStore = ObjectStore()
+    published: list[Name] = ["BOINC", "VAC"]
+    """Flavours whose profiles and toolboxes anybody may fetch: those of machines that start by themselves."""
 
 
 class Directors(Part):
@@ -203,31 +214,78 @@ class Directors(Part):
     """The director's lease of a resource: after a crash another director takes over when it has run out."""
 
 
+class Level(NamedTuple):
+    """Files that were loaded together, and what they say in all; stronger levels are put over it."""
+
+    documents: tuple[Document, ...]
+    data: Mapping[str, Any]
+
+
 class Configuration(Part):
     """A whole configuration: validated, with defaults. Made by `loader.load`."""
 
     service: Service = Service()
     directors: Directors = Directors()
     pilot: PilotPart = PilotPart()
-    flavours: dict[Name, PilotPart] = {}
+    """What all pilots have, the weakest of the layers."""
+    flavours: dict[Name, Flavour] = {}
+    """The types of pilots. What a file says of one is put over what is built in, edits too."""
+    toolboxes: list[Toolbox] = []
+    """Toolboxes for all VOs, after their own."""
     vos: dict[Name, VO] = {}
+    """A file that has `vos` gives all of them: the embedded one is not used then."""
     sites: dict[Name, Site] = {}
+    """A file that has `sites` gives all of them: the embedded one is not used then."""
 
-    _documents: tuple[Document, ...] = PrivateAttr(default=())
+    _levels: tuple[Level, ...] = PrivateAttr(default=())
+    _files: dict[str, str] = PrivateAttr(default_factory=dict)
     _revision: str = PrivateAttr(default="")
     _resources: dict[str, str] = PrivateAttr(default_factory=dict)
+    _data: Mapping[str, Any] = PrivateAttr(default_factory=dict)
+    _kept: dict[Any, Any] = PrivateAttr(default_factory=dict)
 
     @property
     def revision(self) -> str:
         """Twelve hex digits of the SHA-256 of what was loaded, embedded defaults included."""
         return self._revision
 
+    @property
+    def files(self) -> dict[str, str]:
+        """What it was loaded from: {name: text}, names relative to the directory, without the embedded defaults."""
+        return dict(self._files)
+
+    @property
+    def levels(self) -> tuple[Level, ...]:
+        """What it is made of, the weakest first: the embedded defaults, then the files."""
+        return self._levels
+
+    @property
+    def kept(self) -> dict[Any, Any]:
+        """What resolve.py keeps between two profiles of this configuration."""
+        return self._kept
+
+    def said(self, *path: str | int) -> Mapping[str, Any]:
+        """What the files say in all at `path`, without the defaults of the schema; nothing: an empty map."""
+        data: Any = self._data
+        for step in path:
+            if step not in data:
+                return {}
+            data = data[step]
+        found: Mapping[str, Any] = data
+        return found
+
     def where(self, path: PathInData) -> Location | None:
-        """The file and line that set what is at `path`, or the nearest that there is."""
-        for document in self._documents:
-            if document.has(path):
-                return document.where(path)
-        return self._documents[0].where(path) if self._documents else None
+        """The file and line that set what is at `path`, or the nearest that there is.
+
+        A path that begins with a number is in that level only; one that begins with "--..." is an option of the command
+        line.
+        """
+        if path and isinstance(path[0], str) and path[0].startswith("--"):
+            return Location(path[0])
+        if path and isinstance(path[0], int):
+            return nearest(self._levels[path[0]].documents, path[1:])
+        documents = [document for level in reversed(self._levels) for document in level.documents]
+        return nearest(documents, path) if documents else None
 
     def site_of(self, resource: str) -> str | None:
         """The site of a resource, or None where there is no such resource (names are unique over all sites)."""
@@ -261,6 +319,43 @@ class Configuration(Part):
             for index, vo in enumerate(resource.vos or ()):
                 if vo not in self.vos:
                     yield (*path, "vos", index), unknown("VO", vo, self.vos)
+                elif vo in (resource.vos or ())[:index]:
+                    yield (*path, "vos", index), f"the VO '{vo}' is in the list twice"
+        yield from self._pilot_problems()
+        yield from self._toolbox_problems()
+
+    def places(self) -> Iterator[tuple[PathInData, PlacePart]]:
+        """The pilot parts of sites, resources and queues, with their paths."""
+        for site_name, site in self.sites.items():
+            yield ("sites", site_name, "pilot"), site.pilot
+            for name, resource in site.resources.items():
+                path: PathInData = ("sites", site_name, "resources", name)
+                yield (*path, "pilot"), resource.pilot
+                for queue_name, queue in resource.queues.items():
+                    yield (*path, "queues", queue_name, "pilot"), queue.pilot
+
+    def _pilot_problems(self) -> Iterator[tuple[PathInData, str]]:
+        for path, place in self.places():
+            for vo in place.vos:
+                if vo not in self.vos:
+                    yield (*path, "vos", vo), unknown("VO", vo, self.vos)
+        for vo, part in self.vos.items():
+            for flavour in part.flavours:
+                if flavour not in self.flavours:
+                    yield ("vos", vo, "flavours", flavour), unknown("flavour", flavour, self.flavours)
+        for index, flavour in enumerate(self.service.published):
+            if flavour not in self.flavours:
+                yield ("service", "published", index), unknown("flavour", flavour, self.flavours)
+
+    def _toolbox_problems(self) -> Iterator[tuple[PathInData, str]]:
+        own = [(("vos", vo), part.toolboxes) for vo, part in self.vos.items()]
+        for at, boxes in [((), self.toolboxes), *own]:
+            names = [box.name for box in (boxes if not at else [*boxes, *self.toolboxes])]
+            for index, box in enumerate(boxes):
+                if box.name in ("base", "core", "dirac"):
+                    yield (*at, "toolboxes", index), f"'{box.name}' is the name of a toolbox of Pilotage's own"
+                elif names.count(box.name) > 1:
+                    yield (*at, "toolboxes", index), f"the toolbox '{box.name}' is there twice"
 
     def _store_problems(self) -> Iterator[tuple[PathInData, str]]:
         database, objects = self.service.database, self.service.objects
@@ -274,6 +369,13 @@ class Configuration(Part):
             yield ("service", "objects", "endpoint"), "an endpoint without TLS needs allow_http: true"
         if (objects.access_key_id is None) != (objects.secret_access_key is None):
             yield ("service", "objects"), "access_key_id and secret_access_key belong together"
+
+
+def schema_json() -> dict[str, Any]:
+    """The JSON Schema of a configuration file, for editors."""
+    from pilotage.configuration import jsonschema
+
+    return jsonschema.made()
 
 
 def unknown(kind: str, name: str, known: Any) -> str:
