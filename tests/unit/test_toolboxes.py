@@ -53,7 +53,7 @@ def write(directory: Path, **files: str) -> Path:
     """A package `mytools` of these files ({"RunX": source, "sub__helper": source})."""
     root = directory / "mytools"
     for name, text in files.items():
-        path = root / (name.replace("__", "/") + ".py")
+        path = root / (name.replace("__", "/") + ".py").replace("init.", "__init__.")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(textwrap.dedent(text), "utf-8")
     return root
@@ -71,7 +71,7 @@ def refused(directory: Path, text: str) -> str:
 
 
 def test_a_manifest_is_read_from_the_source(tmp_path: Path) -> None:
-    toolbox = built(tmp_path, RunHello=RUN, helper="def say(text):\n    print(text)\n", __init____="")
+    toolbox = built(tmp_path, RunHello=RUN, helper="def say(text):\n    print(text)\n", init="")
     assert toolbox["commands"] == {
         "RunHello": {
             "module": "mytools.RunHello",
@@ -136,7 +136,7 @@ def test_building_imports_nothing(tmp_path: Path) -> None:
     built(
         tmp_path,
         RunX=f"open({str(proof)!r}, 'w')\nclass RunX:\n def do(self): pass\n",
-        __init____=f"open({str(proof)!r})\n",
+        init=f"open({str(proof)!r})\n",
     )
     assert not proof.exists()
     assert "mytools" not in sys.modules
@@ -171,10 +171,25 @@ DO = "class RunX:\n    def do(self): pass\n"
         ("import imp\n" + DO, "mytools/RunX.py:1: imp is no longer in newer versions of Python"),
         ("from importlib import metadata\n" + DO, "mytools/RunX.py:1: importlib.metadata is not in Python 3.6"),
         ("import pilotage_node.nowhere\n" + DO, "mytools/RunX.py:1: there is no module pilotage_node.nowhere"),
-        ("from . import helpers\nfrom .gone import x\n" + DO, "mytools/RunX.py:2: there is no module mytools.gone"),
+        ("from . import RunX\nfrom .gone import x\n" + DO, "mytools/RunX.py:2: there is no module mytools.gone"),
+        ("\nfrom . import helpers\n" + DO, "mytools/RunX.py:2: there is no module mytools.helpers, and mytools has no"),
+        (DO + "    files = ['a.json']\n", "mytools/RunX.py:3: there is no file a.json beside this module"),
+        (DO + '    files = ("../a.json",)\n', "mytools/RunX.py:3: files must be a tuple like"),
+        (DO + '    files = ("RunX.py",)\n', "mytools/RunX.py:3: files must be a tuple like"),
+        (DO + '    modules = ("mytools.gone",)\n', "mytools/RunX.py:3: modules: there is no module mytools.gone"),
+        (
+            "class RunX:\n    def do(self):\n        self.read('a.json')\n",
+            "mytools/RunX.py:3: self.read(): 'a.json' is not in this command's files",
+        ),
+        (
+            "class RunX:\n    def plan(self): pass\n    def do(self):\n        self.plan()\n",
+            "mytools/RunX.py:4: plan() is for dry runs and does not travel",
+        ),
         ("from ..up import x\n" + DO, "mytools/RunX.py:1: this relative import leads out of the package"),
         ("x = '''a'''\n" + DO, "mytools/RunX.py:1: three single quotes"),
         ('x = """\n#== a\n"""\n' + DO, "mytools/RunX.py:2: a line that begins with '#== '"),
+        ("x = " + "1 + " * 900 + "1\n" + DO, "mytools/RunX.py:1: this module is nested too deeply"),
+        ("x = " + "-" * 90_000 + "1\n" + DO, "mytools/RunX.py:1: "),
         ("x = (\n" + DO, "mytools/RunX.py:1: not valid for Python 3.6"),
         ("\nif (a := 1): pass\n" + DO, "mytools/RunX.py:2: not valid for Python 3.6"),
         ("def f(a, /): pass\n" + DO, "mytools/RunX.py:1: not valid for Python 3.6"),
@@ -204,13 +219,13 @@ def test_other_refusals(tmp_path: Path) -> None:
         build(tmp_path / "json", "x")
     root = write(tmp_path, RunX=DO)
     (root / "RunZ.py").write_bytes(b"# \xff\n")
-    with pytest.raises(ToolboxError, match=r"RunZ.py: not UTF-8"):
+    with pytest.raises(ToolboxError, match=r"RunZ.py:1: not UTF-8"):
         build(root, "x")
     (root / "RunZ.py").unlink()
-    (root / "not-a-name.py").write_text("")
+    (root / "Not-a-name.py").write_text("")
     with pytest.raises(ToolboxError, match="not a module name"):
         build(root, "x")
-    (root / "not-a-name.py").unlink()
+    (root / "Not-a-name.py").unlink()
     (root / "Link.py").symlink_to("/etc/hostname")
     with pytest.raises(ToolboxError, match="leads out of the toolbox"):
         build(root, "x")
@@ -300,6 +315,19 @@ def test_every_module_of_the_node_is_the_same_program_after_compaction(version: 
     assert under(version, program).split() == [toolboxes.base()["digest"], toolboxes.core()["digest"]]
 
 
+@pytest.mark.parametrize("version", ["3.12", "3.13"])
+def test_a_communitys_toolbox_is_the_same_whichever_server_builds_it(tmp_path: Path, version: str) -> None:
+    planned = RUN + "\n    def plan(self):\n        print(f'{self.options.times!r:>{8}} é')  # a comment\n"
+    root = write(tmp_path, RunHello=planned, helper="def say(text):\n    print(text)\n")
+    toolbox = build(root, "mine", others=(toolboxes.base(), toolboxes.core()))
+    program = f"""
+from pilotage.configuration import toolboxes as t
+from pathlib import Path
+print(t.build(Path({str(root)!r}), "mine", others=(t.base(), t.core()))["digest"])
+"""
+    assert under(version, program).strip() == toolbox["digest"]
+
+
 @pytest.mark.parametrize("version", ["3.11", "3.12", "3.13"])
 def test_newer_f_strings_are_refused_where_this_python_reads_them(version: str) -> None:
     """Python 3.11 finds them by itself; 3.12 and newer read them and must be told."""
@@ -320,19 +348,20 @@ def test_newer_f_strings_are_refused_where_this_python_reads_them(version: str) 
 def test_the_nodes_own_toolboxes_are_kept_on_disk(tmp_path: Path) -> None:
     program = f"""import os, pathlib
 os.environ["XDG_CACHE_HOME"] = {str(tmp_path)!r}
-kept = pathlib.Path({str(tmp_path)!r}, "pilotage", "toolboxes.json")
+directory = pathlib.Path({str(tmp_path)!r}, "pilotage", "toolboxes")
 from pilotage.configuration import toolboxes
 built, toolboxes.build = toolboxes.build, lambda *_, **__: print("built") or built(*_, **__)
 for text in (None, None, "nonsense", "[]", '{{"of": 1}}', "altered"):
+    kept = [*directory.glob("*")]
     if text == "altered":
-        text = kept.read_text().replace("import os", "import so")
+        text = kept[0].read_text().replace("import os", "import so")
     if text:
-        kept.write_text(text)
+        kept[0].write_text(text)
     toolboxes._own.cache_clear()
-    print(text and text[:9], toolboxes.base()["name"], os.listdir(kept.parent))
+    print(text and text[:9], toolboxes.base()["name"], len([*directory.glob("*.json")]), len(os.listdir(directory)))
 """
-    told = under("3.11", program).replace("built\nbuilt\n", "BUILT ")
-    same = "base ['toolboxes.json']\n"
+    told = under("3.11", program).replace("built\n", "BUILT ")
+    same = "base 1 1\n"
     assert told.splitlines(keepends=True)[:5] == [
         f"BUILT None {same}", f"None {same}", f"BUILT nonsense {same}", f"BUILT [] {same}", f'BUILT {{"of": 1}} {same}',
     ]  # fmt: skip

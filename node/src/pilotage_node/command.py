@@ -38,7 +38,13 @@ class CommandFailed(Exception):
 
 
 class Command:
-    """Base of all commands. The runner sets ``options``, ``facts``, ``pilot`` on the instance before ``do()``."""
+    """Base of all commands. The runner sets ``options``, ``facts``, ``pilot`` on the instance before ``do()``.
+
+    Two more attributes are read from the source alone: ``files = ("table.json",)``, texts that stand beside the module
+    and travel with it (then ``self.read("table.json")`` gives one), and ``modules = ("package.plugin",)``, what is
+    imported in a way that the source does not show. A method ``plan(self)`` prints what ``do()`` would do here; it is
+    called by dry runs only, does not travel in a pilot, and nothing else may call it.
+    """
 
     options = {}
     requires = ()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pilotage.configuration.compaction import ToolboxError
@@ -29,6 +30,8 @@ DEFAULTS: dict[str, Any] = {
 
 COMMAND = "pilotage_node/command.py"
 _NAMES = {"ABORT": "abort", "CONTINUE": "continue"}
+_FILE = re.compile(r"(?!.*\.pyc?\Z)(?:[A-Za-z0-9_][\w.+@%-]*/)*[A-Za-z0-9_][\w.+@%-]*", re.ASCII)
+_MODULE = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*")
 
 
 def dotted(path: str) -> str:
@@ -60,6 +63,10 @@ class Module:
         """The dotted name by which it is imported."""
         return dotted(self.path)
 
+    def beside(self, name: str) -> str:
+        """The path in a script of a data file that stands beside this module."""
+        return f"{self.path.rpartition('/')[0]}/{name}"
+
     def origin(self, node: ast.ImportFrom) -> str:
         """The dotted name of the module that a ``from ... import`` names, relative ones resolved."""
         if not node.level:
@@ -70,8 +77,25 @@ class Module:
         return ".".join(package[: len(package) - node.level + 1] + ([node.module] if node.module else []))
 
 
-def describe(name: str, module: Module, known: Mapping[str, Module]) -> tuple[dict[str, Any], int]:
-    """The manifest entry of the command that a module holds, and the line of its class.
+class Described:
+    """A command as its source says.
+
+    :ivar entry: for the manifest; :ivar line: of its class
+    :ivar files: data files (paths in a script) of each module that declares some, by the module's path
+    :ivar modules: (dotted name, line) of modules that it imports dynamically, likewise
+    """
+
+    __slots__ = ("entry", "files", "line", "modules")
+
+    def __init__(self, line: int) -> None:
+        self.entry: dict[str, Any] = {}
+        self.files: dict[str, dict[str, int]] = {}
+        self.line = line
+        self.modules: dict[str, list[tuple[str, int]]] = {}
+
+
+def describe(name: str, module: Module, known: Mapping[str, Module]) -> Described:
+    """What a module says of the command in it.
 
     :param known: all modules by path, those of other toolboxes included: where base classes are looked up
     :raises ToolboxError: no class of that name, no do(), attributes that are not literals or not of their type
@@ -85,18 +109,29 @@ def describe(name: str, module: Module, known: Mapping[str, Module]) -> tuple[di
             1,
             f"a command's module is named for its class, but there is no class {name} here (classes: {names})",
         )
+    result = Described(node.lineno)
     found: dict[str, Any] = {}
-    _gather(node, module, known, found, ())
+    _gather(node, module, known, found, result, ())
     if "do" not in found:
         raise ToolboxError(module.file, node.lineno, f"command {name} has no do()")
     text = ast.get_docstring(node) or ast.get_docstring(module.tree) or ""
     entry = {key: found.get(key, default) for key, default in DEFAULTS.items()}
     entry |= {"module": module.name, "summary": text.partition("\n")[0].strip(), "description": text}
-    return entry, node.lineno
+    if found.get("files"):
+        entry["files"] = found["files"]
+    if "read" not in found:
+        _check_reads(node, module, found.get("files", {}))
+    result.entry = entry
+    return result
 
 
 def _gather(
-    node: ast.ClassDef, module: Module, known: Mapping[str, Module], found: dict[str, Any], seen: tuple[str, ...]
+    node: ast.ClassDef,
+    module: Module,
+    known: Mapping[str, Module],
+    found: dict[str, Any],
+    result: Described,
+    seen: tuple[str, ...],
 ) -> None:
     """Put into `found` what a class and its bases define: its own wins over theirs, the first base over the next."""
     here = f"{module.path}:{node.name}"
@@ -105,11 +140,12 @@ def _gather(
     for parent in reversed(node.bases):
         place = _find_class(parent, module, known)
         if place and place[1].path != COMMAND:
-            _gather(*place, known, found, (*seen, here))
+            _gather(*place, known, found, result, (*seen, here))
     for item in node.body:
         if isinstance(item, ast.FunctionDef) and item.name == "do":
             _check_do(item, module)
-            found["do"] = True
+        if isinstance(item, ast.FunctionDef) and item.name in ("do", "read"):
+            found[item.name] = True
         target = (
             item.targets[0]
             if isinstance(item, ast.Assign)
@@ -122,6 +158,26 @@ def _gather(
                 found["options"] = module.options or _options(item.value, module, found)
             elif target.id in DEFAULTS:
                 found[target.id] = _trait(target.id, item.value, module)
+            elif target.id == "files":
+                paths = {text: module.beside(text) for text in _texts("files", item.value, module, _FILE)}
+                result.files[module.path] = dict.fromkeys(paths.values(), item.lineno)
+                found["files"] = found.get("files", {}) | paths
+            elif target.id == "modules":
+                names = _texts("modules", item.value, module, _MODULE)
+                result.modules[module.path] = [(text, item.lineno) for text in names]
+
+
+def lineage(name: str, module: Module, known: Mapping[str, Module]) -> Iterator[tuple[ast.ClassDef, Module]]:
+    """A module's class of this name and all classes that it inherits from, as far as toolboxes have them."""
+    waiting: list[tuple[ast.ClassDef, Module]] = []
+    waiting += [(node, module) for node in module.tree.body if isinstance(node, ast.ClassDef) and node.name == name]
+    seen = set()
+    while waiting:
+        node, place = waiting.pop()
+        if (place.path, node.name) not in seen:
+            seen.add((place.path, node.name))
+            yield node, place
+            waiting += [found for found in (_find_class(parent, place, known) for parent in node.bases) if found]
 
 
 def _check_do(node: ast.FunctionDef, module: Module) -> None:
@@ -132,32 +188,49 @@ def _check_do(node: ast.FunctionDef, module: Module) -> None:
         )
 
 
-def _find_class(node: ast.expr, module: Module, known: Mapping[str, Module]) -> tuple[ast.ClassDef, Module] | None:
-    """The class that a base names and its module; None where it is not a toolbox's (object, the standard library's)."""
+def _check_reads(node: ast.ClassDef, module: Module, files: Mapping[str, str]) -> None:
+    """``self.read("x")`` gives what `files` names, and nothing else."""
+    for call in ast.walk(node):
+        if isinstance(call, ast.Call) and ast.unparse(call.func) == "self.read":
+            name = call.args[0].value if call.args and isinstance(call.args[0], ast.Constant) else None
+            if name not in files if name is not None else not files:
+                shown = repr(name) if name is not None else "what it reads"
+                raise ToolboxError(module.file, call.lineno, f"self.read(): {shown} is not in this command's files")
+
+
+def _find_class(
+    node: ast.expr, module: Module, known: Mapping[str, Module], depth: int = 0
+) -> tuple[ast.ClassDef, Module] | None:
+    """The class that a base names and its module; None where it is not a toolbox's (object, the standard library's).
+
+    :param depth: of re-exports followed, `from there import X` in the module that X was imported from
+    """
     dotted = ast.unparse(node).split(".")
     for item in ast.walk(module.tree):
         if isinstance(item, ast.ImportFrom):
             for alias in item.names:
                 if (alias.asname or alias.name) == dotted[0]:
                     origin = module.origin(item)
-                    return _class_of([*origin.split("."), alias.name, *dotted[1:]], known)
+                    return _class_of([*origin.split("."), alias.name, *dotted[1:]], known, depth)
         elif isinstance(item, ast.Import):
             for alias in item.names:
                 shown = (alias.asname or alias.name).split(".")
                 if dotted[: len(shown)] == shown:
-                    return _class_of([*alias.name.split("."), *dotted[len(shown) :]], known)
+                    return _class_of([*alias.name.split("."), *dotted[len(shown) :]], known, depth)
     if len(dotted) == 1:
         own = next((c for c in module.tree.body if isinstance(c, ast.ClassDef) and c.name == dotted[0]), None)
         return (own, module) if own else None
     return None
 
 
-def _class_of(dotted: list[str], known: Mapping[str, Module]) -> tuple[ast.ClassDef, Module] | None:
+def _class_of(dotted: list[str], known: Mapping[str, Module], depth: int) -> tuple[ast.ClassDef, Module] | None:
     path = "/".join(dotted[:-1])
     module = known.get(path + ".py") or known.get(path + "/__init__.py")
     if module is None:
         return None
     found = next((c for c in module.tree.body if isinstance(c, ast.ClassDef) and c.name == dotted[-1]), None)
+    if found is None and depth < 10:
+        return _find_class(ast.Name(dotted[-1]), module, known, depth + 1)
     return (found, module) if found else None
 
 
@@ -189,6 +262,15 @@ def _trait(name: str, node: ast.expr, module: Module) -> Any:
     if wrong:
         raise ToolboxError(module.file, node.lineno, f"{name} must be {wrong}, not {value!r}")
     return value
+
+
+def _texts(name: str, node: ast.expr, module: Module, form: re.Pattern[str]) -> list[str]:
+    """The value of ``files`` or ``modules``."""
+    value = _literal(node, module, name)
+    if not isinstance(value, tuple | list) or not all(isinstance(one, str) and form.fullmatch(one) for one in value):
+        example = '("table.json",), beside the module' if name == "files" else '("package.plugin",)'
+        raise ToolboxError(module.file, node.lineno, f"{name} must be a tuple like {example}, not {value!r}")
+    return list(value)
 
 
 def _options(node: ast.expr, module: Module, inherited: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

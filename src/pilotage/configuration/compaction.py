@@ -16,7 +16,7 @@ from collections.abc import Iterator
 
 MINIMUM = "3.6"
 # Python 3.13 and newer cannot pretend to be older than 3.7; the server's own CI runs on what can.
-_FEATURES = (3, 6) if sys.version_info < (3, 13) else (3, 7)
+_OLDEST = (3, 6) if sys.version_info < (3, 13) else (3, 7)
 _STRING_STARTS = {tokenize.STRING} | {
     getattr(tokenize, n) for n in ("FSTRING_START", "TSTRING_START") if hasattr(tokenize, n)
 }
@@ -25,26 +25,65 @@ _SELF_NAMING = re.compile(r"\{[^{}'\"]*[^{}=!<>'\"]=\s*[}!:]")
 
 
 class ToolboxError(Exception):
-    """Why a toolbox cannot be built: ``file:line: one sentence``."""
+    """Why a toolbox cannot be built: ``file:line: one sentence``; the line is 0 where it is about all of the file."""
 
     def __init__(self, file: str, line: int, text: str) -> None:
         super().__init__(f"{file}:{line}: {text}" if line else f"{file}: {text}")
+        self.file, self.line, self.text = file, line, text
 
 
-def parse(source: str, file: str) -> ast.Module:
-    """The syntax tree of a module, which must be valid for Python 3.6 and for this one.
+def number(version: str) -> tuple[int, int]:
+    """``"3.11"`` as (3, 11)."""
+    major, _, minor = version.partition(".")
+    return int(major), int(minor)
 
+
+def parse(source: str, file: str, minimum: str = MINIMUM) -> ast.Module:
+    """The syntax tree of a module, which must be valid for the oldest Python of the nodes and for this one.
+
+    :param minimum: that version, like "3.6"
     :raises ToolboxError: with file and line
     """
     try:
         tree = ast.parse(source, file)
-        ast.parse(source, file, feature_version=_FEATURES)
+        ast.parse(source, file, feature_version=min(max(number(minimum), _OLDEST), sys.version_info[:2]))
     except (SyntaxError, ValueError) as error:
         line = getattr(error, "lineno", None) or 1
-        raise ToolboxError(file, line, f"not valid for Python {MINIMUM}: {getattr(error, 'msg', error)}") from None
-    for line, what in _newer(tree, source):
-        raise ToolboxError(file, line, f"not valid for Python {MINIMUM}: {what}")
+        raise ToolboxError(file, line, f"not valid for Python {minimum}: {getattr(error, 'msg', error)}") from None
+    except (RecursionError, MemoryError):
+        raise ToolboxError(file, 1, "this module is nested too deeply") from None
+    for line, what, since in _newer(tree, source):
+        if number(since) > number(minimum):
+            raise ToolboxError(file, line, f"not valid for Python {minimum}: {what} came with {since}")
     return tree
+
+
+def without_plans(source: str, file: str, tree: ast.Module, name: str) -> str:
+    """A command's source without its method ``plan``, which only a dry run calls; the number of lines stays.
+
+    :param name: the command's class
+    :raises ToolboxError: something else of the class calls it, with file and line
+    """
+    kind = next((node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name), None)
+    plans = [node for node in kind.body if isinstance(node, ast.FunctionDef) and node.name == "plan"] if kind else []
+    if not kind or not plans:
+        return source
+    for inner in (inner for item in kind.body if item not in plans for inner in ast.walk(item)):
+        if (
+            isinstance(inner, ast.Attribute)
+            and inner.attr == "plan"
+            and ast.unparse(inner.value) in ("self", "super()")
+        ):
+            text = "plan() is for dry runs and does not travel: nothing else may call it"
+            raise ToolboxError(file, inner.lineno, text)
+    lines = source.split("\n")
+    for node in plans:
+        first = min([node.lineno, *(item.lineno for item in node.decorator_list)])
+        assert node.end_lineno and node.end_col_offset is not None
+        _erase(lines, first, node.col_offset, node.end_lineno, node.end_col_offset, "")
+    if len(plans) == len([item for item in kind.body if not _is_text(item)]):
+        lines[plans[0].lineno - 1] = " " * plans[0].col_offset + "pass"
+    return "\n".join(lines)
 
 
 def compact(source: str, file: str, tree: ast.Module) -> str:
@@ -82,8 +121,12 @@ def compact(source: str, file: str, tree: ast.Module) -> str:
         if line.startswith("#== "):
             raise ToolboxError(file, number, "a line that begins with '#== ' cannot travel in a pilot script")
     text = "\n".join(result) + "\n" if result else ""
-    wanted = _Stripped({(node.lineno, node.col_offset) for node, _ in notes}).visit(ast.parse(source))
-    if ast.dump(ast.parse(text)) != ast.dump(wanted):
+    try:
+        wanted = _Stripped({(node.lineno, node.col_offset) for node, _ in notes}).visit(ast.parse(source))
+        same = ast.dump(ast.parse(text)) == ast.dump(wanted)
+    except RecursionError:
+        raise ToolboxError(file, 1, "this module is nested too deeply") from None
+    if not same:
         raise ToolboxError(file, 1, "compaction would change this module; lay its statements out one per line")
     return text
 
@@ -174,33 +217,33 @@ class _Stripped(ast.NodeTransformer):
         return super().generic_visit(node)
 
 
-def _newer(tree: ast.Module, source: str) -> Iterator[tuple[int, str]]:
-    """What is newer than Python 3.6 and `feature_version` lets pass: (line, what)."""
+def _newer(tree: ast.Module, source: str) -> Iterator[tuple[int, str, str]]:
+    """What is newer than Python 3.6 and `feature_version` lets pass: (line, what, since which version)."""
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module == "__future__":
             if any(alias.name == "annotations" for alias in node.names):
-                yield node.lineno, "'from __future__ import annotations' came with 3.7"
+                yield node.lineno, "'from __future__ import annotations'", "3.7"
         elif isinstance(node, ast.NamedExpr):
-            yield node.lineno, "':=' came with 3.8"
+            yield node.lineno, "':='", "3.8"
         elif isinstance(node, ast.JoinedStr):
             text = (ast.get_source_segment(source, node) or "").replace("{{", "").replace("}}", "")
             if _SELF_NAMING.search(text):
-                yield node.lineno, "'=' inside the braces of an f-string came with 3.8"
+                yield node.lineno, "'=' inside the braces of an f-string", "3.8"
         elif isinstance(node, ast.Return | ast.Yield | ast.For) and _bare_star(node):
-            yield node.lineno, "unpacking without parentheses here came with 3.8"
+            yield node.lineno, "unpacking without parentheses here", "3.9" if isinstance(node, ast.For) else "3.8"
         elif isinstance(node, ast.Subscript) and _bare_star(node):
-            yield node.lineno, "unpacking in an index came with 3.11"
+            yield node.lineno, "unpacking in an index", "3.11"
         elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             for item in node.decorator_list:
                 plain = item.func if isinstance(item, ast.Call) else item
                 while isinstance(plain, ast.Attribute):
                     plain = plain.value
                 if not isinstance(plain, ast.Name):
-                    yield item.lineno, "a decorator that is not a dotted name came with 3.9"
+                    yield item.lineno, "a decorator that is not a dotted name", "3.9"
         elif isinstance(node, ast.Try):
             for inner in (child for item in node.finalbody for child in ast.walk(item)):
                 if isinstance(inner, ast.Continue) and not _in_loop(node.finalbody, inner):
-                    yield inner.lineno, "'continue' in 'finally' came with 3.8"
+                    yield inner.lineno, "'continue' in 'finally'", "3.8"
     yield from _free_strings(source)
 
 
@@ -217,7 +260,7 @@ def _in_loop(body: list[ast.stmt], wanted: ast.Continue) -> bool:
     return any(child is wanted for loop in loops for child in ast.walk(loop))
 
 
-def _free_strings(source: str) -> Iterator[tuple[int, str]]:
+def _free_strings(source: str) -> Iterator[tuple[int, str, str]]:
     """F-strings as only 3.12 reads them: their own quote, a backslash or a comment inside the braces."""
     if not _FSTRING_END:
         return
@@ -228,6 +271,6 @@ def _free_strings(source: str) -> Iterator[tuple[int, str]]:
         elif quotes and token.type != getattr(tokenize, "FSTRING_MIDDLE", None):
             new = quotes[-1] in token.string or "\\" in token.string or token.type == tokenize.COMMENT
             if new or (token.type == tokenize.NL and len(quotes[-1]) == 1):
-                yield token.start[0], "this inside the braces of an f-string came with 3.12"
+                yield token.start[0], "this inside the braces of an f-string", "3.12"
         if token.type in _STRING_STARTS and token.type != tokenize.STRING:
             quotes.append(token.string.lstrip("rRbBfFtTuU"))

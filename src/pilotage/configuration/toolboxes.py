@@ -4,35 +4,48 @@ Nothing of a toolbox is ever imported: all is read from its sources. What cannot
 file and line. The form of a built toolbox::
 
     {"format": 1, "name", "version", "digest": SHA-256 of the canonical JSON of the rest,
-     "modules": {"package/RunX.py": compact source, ...},
+     "modules": {"package/RunX.py": compact source, "package/table.json": text of a data file, ...},
      "imports": {"package/RunX.py": [dotted names of modules that it imports, without the standard library's], ...},
+     "files": {"package/RunX.py": ["package/table.json"], ...},   (left out where there are none)
      "commands": {"RunX": {"module", "summary", "description", "options": {name: {"type", "default", "help"}},
                            "requires", "wants", "provides", "timeout" [s], "on_failure": "abort" | "continue",
-                           "always", "background"}}}
+                           "always", "background", "files": {name for self.read(): path} (where there are some)}}}
+
+Only what the commands need is in it: their modules, what these import, in turn, and the data files they declare.
 """
 
 from __future__ import annotations
 
 import ast
-import contextlib
 import hashlib
-import importlib.util
-import json
-import os
-import sys
-import tempfile
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from pilotage.configuration.commands import Module, describe, dotted
-from pilotage.configuration.compaction import ToolboxError, compact, parse
+from pilotage.configuration import convention, kept, sources
+from pilotage.configuration.commands import Described, Module, describe, dotted
+from pilotage.configuration.compaction import MINIMUM, ToolboxError, compact, parse, without_plans
+from pilotage.configuration.imports import STANDARD, Reach, folders_of, needed
+from pilotage.configuration.sources import Tree
 from pilotage_node.compose import ComposeError, check_traits
-from pilotage_node.compose.script import canonical
+from pilotage_node.compose.script import MARK, canonical
 
-__all__ = ["Built", "ToolboxError", "base", "build", "core"]
+__all__ = [
+    "OWN",
+    "Built",
+    "ToolboxError",
+    "base",
+    "build",
+    "commands_in",
+    "core",
+    "dirac",
+    "known",
+    "plain_text",
+    "problems",
+    "sealed",
+]
 
 Built = dict[str, Any]
 """A built toolbox (see this module's docstring for its form)."""
@@ -40,117 +53,117 @@ Built = dict[str, Any]
 FORMAT = 1
 NODE = "pilotage_node"
 HEAD = "compose/head.txt"
+MAX_BYTES = 1 << 20
+"""Of one module or data file."""
+OWN = ("base", "core", "dirac")
+"""Names of the toolboxes that come with Pilotage."""
 
-# The standard library of every Python from 3.6 on: neither what came later nor what has been removed since.
-_LATER = {"contextvars", "dataclasses", "graphlib", "tomllib", "zoneinfo", "compression", "annotationlib", "_colorize"}
-_GONE = {
-    "asynchat",
-    "asyncore",
-    "distutils",
-    "imp",
-    "smtpd",
-    "aifc",
-    "audioop",
-    "cgi",
-    "cgitb",
-    "chunk",
-    "crypt",
-    "imghdr",
-}
-_GONE |= {
-    "lib2to3",
-    "mailcap",
-    "msilib",
-    "nis",
-    "nntplib",
-    "ossaudiodev",
-    "pipes",
-    "sndhdr",
-    "spwd",
-    "sunau",
-    "telnetlib",
-}
-_GONE |= {"uu", "xdrlib"}
-_LATER_PARTS = {"importlib.resources": "3.7", "importlib.metadata": "3.8", "multiprocessing.shared_memory": "3.8"}
+_FORBIDDEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 
 
-@dataclass(frozen=True, slots=True)
-class _Import:
-    """An import statement's one target. `sure`: it can only be a module (`from a import b` may name an attribute)."""
-
-    name: str
-    line: int
-    sure: bool
-
-
-def build(source: Path | str, name: str, *, others: Sequence[Built] = (), exclude: Collection[str] = ()) -> Built:
+def build(
+    source: Tree | Path | str,
+    name: str,
+    *,
+    others: Sequence[Built] = (),
+    before: Mapping[str, str] | None = None,
+    more: Collection[str] = (),
+    extension: str | None = None,
+    minimum: str = MINIMUM,
+    plans: bool = False,
+) -> Built:
     """Build a toolbox.
 
-    :param source: the directory of the package, or its dotted name (found, not imported)
+    :param source: its files, or the directory of the package, or its dotted name (found, not imported)
     :param name: the toolbox's name
-    :param others: built toolboxes whose modules it may import and whose commands it may extend: base, core
-    :param exclude: folders and files left out, relative to the package
+    :param others: built toolboxes whose modules it may import and whose commands it may extend: at least base and core
+    :param before: for each module (dotted) of toolboxes that come before it, which toolbox: only for messages
+    :param more: paths of modules that must be in it, because toolboxes before it import them
+    :param extension: of the community, where its commands are found by the path convention
+    :param minimum: the oldest Python that it must run on
+    :param plans: whether the commands' `plan` methods, which only dry runs call, stay in
     :raises ToolboxError: what cannot travel or run, with file and line
     """
-    root, package = _locate(source)
-    own = {module.path: module for module in _read(root, package, set(exclude))}
-    options = {entry["module"]: entry["options"] for other in others for entry in other["commands"].values()}
-    foreign = {
-        path: Module(path, f"{other['name']}:{path}", ast.parse(text), options=options.get(dotted(path)))
-        for other in others
-        for path, text in other["modules"].items()
-        if path.endswith(".py")
-    }
-    known = foreign | own
-    imports = {path: _resolve_imports(module, known) for path, module in own.items()}
-    result: Built = {
-        "format": FORMAT,
-        "name": name,
-        "version": _version(root),
-        "modules": {path: compact(module.source, module.file, module.tree) for path, module in own.items()},
-        "imports": imports,
-        "commands": dict(_commands(own, known)),
-    }
-    return _sealed(result)
+    tree = source if isinstance(source, Tree) else read(source)
+    _check_names(tree, name)
+    return _Builder(tree, name, others, before or {}, minimum, plans).built(commands_in(tree, extension), more)
 
 
-def base() -> Built:
+def problems(
+    tree: Tree, name: str, *, others: Sequence[Built], extension: str | None = None, minimum: str = MINIMUM
+) -> list[ToolboxError]:
+    """Why a toolbox cannot be built, each command for itself, so that all is told at once."""
+    try:
+        _check_names(tree, name)
+        commands = commands_in(tree, extension)
+    except ToolboxError as error:
+        return [error]
+    if not commands:
+        text = "there are no commands in it: a command RunX is a class RunX with do() in a module RunX.py"
+        return [ToolboxError(tree.shown, 0, text)]
+    found: dict[str, ToolboxError] = {}
+    for command, path in commands.items():
+        try:
+            _Builder(tree, name, others, {}, minimum, False).built({command: path})
+        except ToolboxError as error:
+            found.setdefault(str(error), error)
+    return list(found.values())
+
+
+def known(tree: Tree, others: Sequence[Built], minimum: str = MINIMUM) -> Mapping[str, Module]:
+    """The modules of a toolbox and of those after it, by path, parsed when they are asked for."""
+    return _Known(tree, others, minimum, True)
+
+
+def read(source: Path | str) -> Tree:
+    """The files of a directory, an archive (whatever its digest) or an installed package."""
+    if isinstance(source, Path) or "/" in source or Path(source).is_dir():
+        return sources.read_path(Path(source))
+    return sources.read_package(source)
+
+
+def base(plans: bool = False) -> Built:
     """The base toolbox: the commands that every Pilotage has."""
-    return _own()["base"]
+    return _own(plans)["base"]
 
 
 def core() -> Built:
     """The runner, the courier, the agent: what commands run on. Has no commands, but the frame of the script itself."""
-    return _own()["core"]
+    return _own(False)["core"]
+
+
+def dirac(plans: bool = False) -> Built | None:
+    """The commands for DIRAC; None where this Pilotage has none."""
+    return _own(plans).get("dirac")
 
 
 @cache
-def _own() -> dict[str, Built]:
-    """The node's own toolboxes. Built once for any state of their sources and kept in the user's cache, because a
-    build takes half a second: a copy that cannot be read, or is not what it says, is built anew."""
-    root, _ = _locate(NODE)
-    digest = hashlib.sha256(sys.version.encode())
-    for file in sorted([*root.rglob("*.py"), root / HEAD, *Path(__file__).parent.glob("*.py")]):
-        digest.update(f"{file}\0{file.stat().st_size}\0".encode() + file.read_bytes())
-    kept = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "pilotage", "toolboxes.json")
-    with contextlib.suppress(OSError, ValueError, LookupError, TypeError, AttributeError):
-        found = json.loads(kept.read_text("utf-8"))
-        if found["of"] == digest.hexdigest() and all(_sealed(found[name]) == found[name] for name in ("base", "core")):
-            return {name: found[name] for name in ("base", "core")}
-    made_core = _core(root)
-    made = {"core": made_core, "base": build(f"{NODE}.toolbox", "base", others=(made_core,))}
-    if kept.is_absolute():  # else there is no home
-        with contextlib.suppress(OSError):
-            kept.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=kept.parent) as new:
-                json.dump(made | {"of": digest.hexdigest()}, new)
-                new.flush()
-                os.replace(new.name, kept)  # so that nothing is left to remove, which is an OSError
-    return made
+def _own(plans: bool) -> dict[str, Built]:
+    """The node's own toolboxes. Built once for any state of their sources and kept, because it takes half a second."""
+    root = sources.locate(NODE)
+    files = sorted([*root.rglob("*.py"), root / HEAD])
+    contents = [part for file in files for part in (str(file), file.read_bytes())]
+    key = kept.digest_of(kept.builder(), str(plans), *contents)
+
+    def make() -> dict[str, Built]:
+        made_core = _core(root)
+        made = {"core": made_core, "base": build(f"{NODE}.toolbox", "base", others=(made_core,), plans=plans)}
+        if any((root / "toolboxes" / "dirac").glob("[A-Z]*.py")):
+            others = (made["base"], made_core)
+            made["dirac"] = build(f"{NODE}.toolboxes.dirac", "dirac", others=others, plans=plans)
+        return made
+
+    def good(found: Any) -> bool:
+        return {"core", "base"} <= set(found) and all(sealed(toolbox) == toolbox for toolbox in found.values())
+
+    return dict(kept.keep(key, good, make))
 
 
 def _core(root: Path) -> Built:
-    result = build(NODE, "core", exclude=("toolbox", "toolboxes", "compose"))
+    tree = sources.read_package(NODE)
+    outside = ("toolbox", "toolboxes", "compose")
+    modules = [path for path in tree.files if path.endswith(".py") and path.split("/")[1] not in outside]
+    result = _Builder(tree, "core", (), {}, MINIMUM, False).built({}, modules)
     head = (root / HEAD).read_text("utf-8")
     boot = root / "compose" / "boot.py"
     text = boot.read_text("utf-8")
@@ -158,120 +171,215 @@ def _core(root: Path) -> Built:
         line for line in head.splitlines(keepends=True) if not line.startswith("## ")
     )
     result["modules"][f"{NODE}/compose/boot.py"] = compact(text, str(boot), parse(text, str(boot)))
-    return _sealed(result)
+    return sealed(result)
 
 
-def _sealed(toolbox: Built) -> Built:
+def sealed(toolbox: Built) -> Built:
     """A toolbox with its digest."""
     plain = {key: value for key, value in toolbox.items() if key != "digest"}
     return plain | {"digest": hashlib.sha256(canonical(plain).encode()).hexdigest()}
 
 
-def _locate(source: Path | str) -> tuple[Path, str]:
-    """The directory of a package and its dotted name. Nothing is imported: only a top-level package is looked up."""
-    path = Path(source)
-    if isinstance(source, Path) or "/" in source or path.is_dir():
-        if not path.is_dir():
-            raise ToolboxError(str(path), 0, "there is no such directory")
-        package = path.resolve().name
-        if not package.isidentifier():
-            raise ToolboxError(
-                str(path), 0, "the directory of a toolbox is a package: its name must be a Python identifier"
-            )
-        return path, package
-    top, *parts = source.split(".")
-    spec = importlib.util.find_spec(top)
-    for place in (spec and spec.submodule_search_locations) or ():
-        directory = Path(place, *parts)
-        if directory.is_dir():
-            return directory, source
-    raise ToolboxError(source, 0, "there is no such package on this machine")
+def _check_names(tree: Tree, name: str) -> None:
+    """Modules that would be taken for the pilot's own, and commands that cannot be imported."""
+    ours = [path for path in sorted(tree.files) if path.startswith(f"{NODE}/")]
+    if ours and name not in OWN:
+        text = f"modules below {NODE} are the pilot's own, the runner among them: rename the package"
+        raise ToolboxError(tree.places[ours[0]], 1, text)
+    for path in sorted(tree.files):
+        command = path.endswith(".py") and path.rpartition("/")[2][0].isupper()
+        if command and not all(part.isidentifier() for part in path.removesuffix(".py").split("/")):
+            raise ToolboxError(tree.places[path], 0, "not a module name: use letters, digits and _")
 
 
-def _read(root: Path, package: str, exclude: set[str]) -> Iterator[Module]:
-    """The package's modules, in the order of their paths."""
-    if package.partition(".")[0] in sys.stdlib_module_names:
-        raise ToolboxError(str(root), 0, f"the package name {package} is taken by Python's standard library")
-    prefix = package.replace(".", "/")
-    found = False
-    for file in sorted(root.rglob("*.py")):
-        relative = file.relative_to(root)
-        if exclude & {relative.parts[0], str(relative)}:
+def commands_in(tree: Tree, extension: str | None) -> dict[str, str]:
+    """Paths of the modules that are commands, by name: those whose names begin with a capital letter; in a package of
+    the path convention those in its folder, and of a name in several such packages the one that comes first."""
+    found: dict[str, str] = {}
+    order = convention.packages(extension)
+    followed = {path.partition("/")[0] for path in tree.files if convention.follows(path, tree.files)}
+    for path in sorted(tree.files):
+        package, name = path.partition("/")[0], path.rpartition("/")[2].removesuffix(".py")
+        if not path.endswith(".py") or not (convention.is_command(path) if package in followed else name[0].isupper()):
             continue
-        if not all(part.isidentifier() for part in relative.with_suffix("").parts):
-            raise ToolboxError(str(file), 0, "not a module name: use letters, digits and _")
-        if not file.resolve().is_relative_to(root.resolve()):
-            raise ToolboxError(str(file), 0, "a link that leads out of the toolbox")
-        try:
-            text = file.read_bytes().decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
-        except UnicodeDecodeError as error:
-            raise ToolboxError(str(file), 0, f"not UTF-8: {error}") from None
-        found = True
-        yield Module(f"{prefix}/{relative.as_posix()}", str(file), parse(text, str(file)), text)
-    if not found:
-        raise ToolboxError(str(root), 0, "there are no Python modules in this directory")
+        other = found.get(name, "").partition("/")[0]
+        if other and not (other in order and package in order and other != package):
+            place = tree.places[found[name]]
+            raise ToolboxError(tree.places[path], 1, f"command {name} is also in {place}; a toolbox has one of a name")
+        if not other or order.index(package) < order.index(other):
+            found[name] = path
+    return found
 
 
-def _commands(own: Mapping[str, Module], known: Mapping[str, Module]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The manifest's entries: one for every module whose name begins with a capital letter."""
-    files: dict[str, str] = {}
-    for module in own.values():
-        name = module.name.rpartition(".")[2]
-        if not name[0].isupper():
-            continue
-        if name in files:
-            raise ToolboxError(module.file, 1, f"command {name} is also in {files[name]}; a toolbox has one of a name")
-        files[name] = module.file
-        entry, line = describe(name, module, known)
+class _Known(Mapping[str, Module]):
+    """Modules by path, parsed when they are asked for: those of the toolbox, those that it may import, and those that
+    are made when an import by the path convention means a command of ours.
+
+    :ivar commands: module (dotted) of each of these
+    """
+
+    def __init__(self, tree: Tree, others: Sequence[Built], minimum: str, plans: bool) -> None:
+        self.tree, self.minimum, self.plans = tree, minimum, plans
+        self.own: dict[str, Module] = {}
+        self.made: dict[str, Module] = {}
+        self.foreign = {path: other for other in reversed(others) for path in other["modules"] if path.endswith(".py")}
+        self.parsed: dict[str, Module] = {}
+        ours = [other["commands"] for other in others if other["name"] in OWN]
+        self.commands = {name: entry["module"] for own in reversed(ours) for name, entry in own.items()}
+
+    def __getitem__(self, path: str) -> Module:
+        if path not in self:
+            raise KeyError(path)
+        if path in self.tree.files:
+            if path not in self.own:
+                self.own[path] = self._read(path)
+            return self.own[path]
+        if path not in self.foreign:
+            if path not in self.made:
+                self.made[path] = self._make(convention.command_of(dotted(path)), path)
+            return self.made[path]
+        if path not in self.parsed:
+            other = self.foreign[path]
+            text = other["modules"][path]
+            name = dotted(path)
+            entries = (entry for entry in other["commands"].values() if entry["module"] == name)
+            options = next((entry["options"] for entry in entries), None)
+            self.parsed[path] = Module(path, f"{other['name']}:{path}", ast.parse(text), text, options)
+        return self.parsed[path]
+
+    def __iter__(self) -> Iterator[str]:
+        yield from (path for path in self.tree.files if path.endswith(".py"))
+        yield from (path for path in self.foreign if path not in self.tree.files)
+
+    def __len__(self) -> int:
+        return len(list(iter(self)))
+
+    def __contains__(self, path: object) -> bool:
+        if not isinstance(path, str) or not path.endswith(".py"):
+            return False
+        if path in self.tree.files or path in self.foreign:
+            return True
+        return not path.endswith("/__init__.py") and convention.command_of(dotted(path)) in self.commands
+
+    def _read(self, path: str) -> Module:
+        file = self.tree.places[path]
+        text = plain_text(self.tree.files[path], file)
+        tree = parse(text, file, self.minimum)
+        if not self.plans:
+            text = without_plans(text, file, tree, dotted(path).rpartition(".")[2])
+            tree = parse(text, file, self.minimum)
+        return Module(path, file, tree, text)
+
+    def _make(self, command: str, path: str) -> Module:
+        text = f"from {self.commands[command]} import {command}\n"
+        return Module(path, "made for the path convention", ast.parse(text), text)
+
+
+class _Builder:
+    """One toolbox being built."""
+
+    def __init__(
+        self, tree: Tree, name: str, others: Sequence[Built], before: Mapping[str, str], minimum: str, plans: bool
+    ) -> None:
+        self.tree, self.name = tree, name
+        self.known = _Known(tree, others, minimum, plans)
+        self.reach = Reach(self.known, folders_of(self.known), self.known.commands, before, minimum)
+        self.imports: dict[str, list[str]] = {}
+        self.files: dict[str, list[str]] = {}
+
+    def built(self, commands: Mapping[str, str], modules: Collection[str] = ()) -> Built:
+        """The toolbox of these commands (paths by name), what they need, and these modules."""
+        described = {name: self._describe(name, path) for name, path in commands.items()}
+        for one in described.values():
+            self._declared(one)
+        self._follow([*commands.values(), *modules])
+        texts = {
+            path: compact(one.source, one.file, one.tree)
+            for path, one in self.known.own.items()
+            if path in self.imports
+        }
+        texts |= {path: one.source for path, one in self.known.made.items() if path in self.imports}
+        texts |= {path: self._data(path) for paths in self.files.values() for path in paths}
+        result: Built = {
+            "format": FORMAT,
+            "name": self.name,
+            "version": self.tree.version,
+            "modules": texts,
+            "imports": self.imports,
+            "commands": {name: one.entry for name, one in described.items()},
+        }
+        return sealed(result | ({"files": self.files} if self.files else {}))
+
+    def _describe(self, name: str, path: str) -> Described:
+        module = self.known[path]
+        described = describe(name, module, self.known)
         try:
-            check_traits(name, entry)
+            check_traits(name, described.entry)
         except ComposeError as error:
-            raise ToolboxError(module.file, line, str(error)) from None
-        yield name, entry
+            raise ToolboxError(module.file, described.line, str(error)) from None
+        return described
+
+    def _declared(self, described: Described) -> None:
+        """Data files and dynamic imports that a command and its bases declare; other toolboxes' are in those."""
+        for path, files in described.files.items():
+            for file, line in files.items() if path in self.tree.files else ():
+                if file not in self.tree.files:
+                    name = file.rpartition("/")[2]
+                    raise ToolboxError(self.tree.places[path], line, f"there is no file {name} beside this module")
+            if path in self.tree.files:
+                self.files[path] = sorted(files)
+        for path, modules in described.modules.items():
+            for name, line in modules if path in self.tree.files else ():
+                base_path = name.replace(".", "/")
+                if base_path + ".py" not in self.known and base_path not in self.reach.folders:
+                    raise ToolboxError(self.tree.places[path], line, f"modules: there is no module {name}")
+            self.imports.setdefault(path, []).extend(name for name, _ in modules if path in self.tree.files)
+
+    def _follow(self, paths: Collection[str]) -> None:
+        """Note what these modules import, and what that imports, as far as it is of this toolbox."""
+        declared, self.imports = self.imports, {}
+        waiting = list(paths)
+        while waiting:
+            path = waiting.pop()
+            own = path in self.tree.files or path not in self.known.foreign
+            if path in self.imports or path not in self.known or not own:
+                continue
+            package = path.partition("/")[0]
+            if package in STANDARD:
+                text = f"the package name {package} is taken by Python's standard library"
+                raise ToolboxError(self.tree.places[path], 0, text)
+            names = sorted({*needed(self.known[path], self.reach), *declared.get(path, ())})
+            self.imports[path] = names
+            for name in [*names, *self._around(path)]:
+                here = name.replace(".", "/")
+                waiting += [here + ".py", here + "/__init__.py"]
+
+    def _around(self, path: str) -> list[str]:
+        """The packages that a module is in; not those of the path convention, which are part of something larger."""
+        if convention.follows(path, self.tree.files):
+            return []
+        parts = path.split("/")[:-1]
+        return [".".join(parts[:length]) for length in range(1, len(parts) + 1)]
+
+    def _data(self, path: str) -> str:
+        """The text of a data file, as it will be in a script."""
+        file = self.tree.places[path]
+        text = plain_text(self.tree.files[path], file)
+        if not text.strip():
+            raise ToolboxError(file, 0, "a data file that is empty cannot travel in a pilot script")
+        for number, line in enumerate(text.split("\n"), 1):
+            wrong = "a control character" if _FORBIDDEN.search(line) else "three single quotes" if "'''" in line else ""
+            if wrong or line.startswith(MARK):
+                wrong = wrong or f"a line that begins with {MARK!r}"
+                raise ToolboxError(file, number, f"{wrong} cannot travel in a pilot script")
+        return text if text.endswith("\n") else text + "\n"
 
 
-def _version(root: Path) -> str:
-    """``__version__`` of the package or the nearest package around it; "0" where there is none."""
-    directory = root.resolve()
-    while (file := directory / "__init__.py").is_file():
-        for node in ast.parse(file.read_text("utf-8")).body:
-            named = isinstance(node, ast.Assign) and [getattr(target, "id", "") for target in node.targets]
-            if named == ["__version__"] and isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant):
-                return str(node.value.value)
-        directory = directory.parent
-    return "0"
-
-
-def _resolve_imports(module: Module, known: Mapping[str, Module]) -> list[str]:
-    """Dotted names of the modules that a module needs, without the standard library's; refuses what a node has not."""
-    found: set[str] = set()
-    tops = {path.partition("/")[0].removesuffix(".py") for path in known}
-    for item in _imports(module):
-        top = item.name.partition(".")[0]
-        if top in tops:
-            base_path = item.name.replace(".", "/")
-            is_package = any(path.startswith(base_path + "/") for path in known)
-            if base_path + ".py" in known or is_package:
-                found.add(item.name)
-            elif item.sure:
-                raise ToolboxError(module.file, item.line, f"there is no module {item.name}")
-        elif top in _LATER or item.name in _LATER_PARTS:
-            raise ToolboxError(module.file, item.line, f"{item.name} is not in Python 3.6")
-        elif top in _GONE:
-            raise ToolboxError(module.file, item.line, f"{item.name} is no longer in newer versions of Python")
-        elif item.sure and top not in sys.stdlib_module_names:
-            text = f"{item.name} is not in Python's standard library: a pilot has nothing else"
-            raise ToolboxError(module.file, item.line, text)
-    return sorted(found)
-
-
-def _imports(module: Module) -> Iterator[_Import]:
-    for node in ast.walk(module.tree):
-        if isinstance(node, ast.Import):
-            for alias in node.names:
-                yield _Import(alias.name, node.lineno, True)
-        elif isinstance(node, ast.ImportFrom):
-            origin = module.origin(node)
-            yield _Import(origin, node.lineno, True)
-            for alias in node.names:
-                yield _Import(f"{origin}.{alias.name}", node.lineno, False)
+def plain_text(content: bytes, file: str) -> str:
+    """The text of a module or data file: UTF-8, lines ended as Unix does."""
+    if len(content) > MAX_BYTES:
+        raise ToolboxError(file, 0, f"it would travel in every pilot, so it may have at most {MAX_BYTES >> 10} KiB")
+    try:
+        return content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
+    except UnicodeDecodeError as error:
+        raise ToolboxError(file, content.count(b"\n", 0, error.start) + 1, f"not UTF-8: {error.reason}") from None

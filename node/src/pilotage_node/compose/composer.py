@@ -20,6 +20,13 @@ NEEDED = ("vo", "site", "resource", "queue", "flavour", "revision", "service", "
 KINDS = {"int": (int,), "float": (int, float), "str": (str,), "bool": (bool,), "list": (list, tuple)}
 SHOWN = ("vo", "site", "resource", "queue", "flavour", "revision")
 KEPT = 64
+TRAITS = ("requires", "wants", "provides", "timeout", "on_failure", "always", "background")
+"""Attributes of a command that the runner reads in the profile, so that it need not ask the class."""
+PLACES = ("runner", "", "courier", "toolbox", "agent")
+"""Folders in the order of a script: as it runs, and what is alike near each other, as gzip likes it."""
+
+OLDEST = "3.6"
+"""The Python that the runner needs; head and boot say it, a profile may want a newer one."""
 
 _PYTHON_PATH = re.compile(r"[\w./+@%,~-]+")
 _verified = {}
@@ -40,6 +47,7 @@ class Shelf:
             raise ComposeError("the toolbox core is missing: it holds the runner; given: %s" % _names(toolboxes))
         self.modules = {}
         self.imports = {}
+        self.files = {}
         for toolbox in toolboxes:
             for path, text in toolbox["modules"].items():
                 if self.modules.setdefault(path, text) != text:
@@ -47,6 +55,8 @@ class Shelf:
                         "the module %s is in several toolboxes of %s and differs" % (path, _names(toolboxes))
                     )
                 self.imports.setdefault(path, toolbox["imports"].get(path, ()))
+            for path, names in toolbox.get("files", {}).items():
+                self.files.setdefault(path, names)
         self.bodies = {}
 
     def find(self, name, flavour):
@@ -66,13 +76,13 @@ class Shelf:
         if text is None:
             if len(self.bodies) >= KEPT:
                 self.bodies.clear()
-            parts = ((path, self.modules[path]) for path in sorted(self.closure(modules)))
+            parts = ((path, self.modules[path]) for path in sorted(self.closure(modules), key=_place))
             text = "".join(script.MARK + path + "\n" + part for path, part in parts if part.strip())
             self.bodies[modules] = text
         return text
 
     def closure(self, modules):
-        """The paths of these modules, their packages, and all that they import, in turn."""
+        """The paths of these modules, their packages, their data files, and all that they import, in turn."""
         found, waiting = set(), [(name, "the profile") for name in modules]
         while waiting:
             name, by = waiting.pop()
@@ -86,6 +96,7 @@ class Shelf:
                 )
             if path not in found:
                 found.add(path)
+                found.update(self.files.get(path, ()))
                 waiting += [(wanted, path) for wanted in self.imports.get(path, ())]
                 if "." in name:
                     waiting.append((name.rpartition(".")[0], path))
@@ -114,12 +125,22 @@ def compose(profile, toolboxes):
         raise ComposeError("the profile is not plain JSON: %s" % error)
     body = shelf.body(ROOTS + tuple(command["module"] for command in made_of["commands"]))
     comments = [{key: profile[key] for key in SHOWN}] + made_of["toolboxes"] + made_of["commands"]
-    head = core["modules"][HEAD].replace("@PYTHONS@", _pythons(profile))
+    sections = script.MARK + script.PROFILE + "\n" + whole + body
+    return framed(core, comments, sections, profile.get("python") or (), _minimum(profile))
+
+
+def framed(core, comments, sections, python=(), minimum=OLDEST):
+    """A script: head, boot and digest around its sections. Seeds have this frame, too.
+
+    :param core: the built toolbox of that name; :param comments: what the head shows, one line of JSON each
+    :param sections: text, each section after its MARK
+    """
+    head = core["modules"][HEAD].replace("@PYTHONS@", _pythons(python))
+    head = head.replace("Python %s or newer" % OLDEST, "Python %s or newer" % minimum)
     head = head.replace("@PROVENANCE@\n", "".join("# %s\n" % script.canonical(comment) for comment in comments))
     before, _, after = head.partition("@DIGEST@")
-    boot = core["modules"][BOOT]
+    boot = core["modules"][BOOT].replace(_as_tuple(OLDEST), _as_tuple(minimum))
     line = head.count("\n") + boot.count("\n") + 1
-    sections = script.MARK + script.PROFILE + "\n" + whole + body
     after = "".join((after, boot, script.OPENING % line, sections, script.CLOSING))
     digest = hashlib.sha256((before + script.ZEROS + after).encode("utf-8")).hexdigest()
     return before + digest + after
@@ -188,7 +209,10 @@ def _commands(profile, shelf):
         _check_facts(command["name"], entry, facts, flavour, shelf)
         facts.update(entry["provides"])
         options, given = _options(command, entry, flavour)
-        origin = {"name": command["name"], "toolbox": toolbox["name"], "module": entry["module"]}
+        origin = {trait: entry[trait] for trait in TRAITS}
+        origin.update(name=command["name"], toolbox=toolbox["name"], module=entry["module"])
+        if entry.get("files"):
+            origin["files"] = entry["files"]
         complete.append(dict(origin, options=options, given=given))
     return complete
 
@@ -228,14 +252,29 @@ def _options(command, entry, flavour):
     return options, sorted(name for name in given if given[name] != known[name]["default"])
 
 
-def _pythons(profile):
+def _pythons(paths):
     """The configured Pythons, as further words of the head's loop."""
-    for path in profile.get("python") or ():
+    for path in paths:
         if not isinstance(path, str) or not _PYTHON_PATH.fullmatch(path):
             raise ComposeError(
                 "the profile's python %r is not a plain path (letters, digits and ./+@%%,~- only)" % (path,)
             )
-    return "".join(" " + path for path in profile.get("python") or ())
+    return "".join(" " + path for path in paths)
+
+
+def _minimum(profile):
+    """The oldest Python that may run this pilot, like "3.9"."""
+    minimum = profile.get("minimum_python") or OLDEST
+    if not isinstance(minimum, str) or not re.match(r"3\.([6-9]|[1-9][0-9])\Z", minimum):
+        raise ComposeError(
+            "the profile's minimum_python %r is not a version from %s on, like '3.9'" % (minimum, OLDEST)
+        )
+    return minimum
+
+
+def _as_tuple(version):
+    """As boot compares it: ``(3, 6)``."""
+    return "(%s)" % version.replace(".", ", ")
 
 
 def _suggest(name, known):
@@ -244,6 +283,12 @@ def _suggest(name, known):
 
     near = difflib.get_close_matches(str(name), list(known), 1)
     return " (did you mean %s?)" % near[0] if near else ""
+
+
+def _place(path):
+    """Where a module stands in a script; a package comes after its modules."""
+    folder = path.partition("/")[2].rpartition("/")[0]
+    return PLACES.index(folder) if folder in PLACES else len(PLACES), path.replace("__init__", "~")
 
 
 def _names(toolboxes):

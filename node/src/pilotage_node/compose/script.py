@@ -25,12 +25,14 @@ import re
 
 PROFILE = "profile.json"
 MARK = "#== "
-OPENING = "start(%d, r'''\n"
-CLOSING = "''')\n"
+QUOTES = "'" * 3  # spelt so that this module itself can travel in a script: it does, in seeds
+OPENING = "start(%d, r" + QUOTES + "\n"
+CLOSING = QUOTES + ")\n"
 ZEROS = "0" * 64
 
+_CANONICAL = json.JSONEncoder(sort_keys=True, allow_nan=False)
 _DIGEST = re.compile(r"^# digest: sha256:([0-9a-f]{64})$", re.MULTILINE)
-_OPENING = re.compile(r"^start\((\d+), r'''$", re.MULTILINE)
+_OPENING = re.compile(r"^start\((\d+), r'{3}$", re.MULTILINE)
 
 
 class ScriptError(Exception):
@@ -63,16 +65,18 @@ def canonical(value):
 
     :raises ValueError, TypeError: for what JSON cannot hold, NaN included
     """
-    return json.dumps(value, sort_keys=True, allow_nan=False)
+    return _CANONICAL.encode(value)
 
 
 def readable(value):
     """The JSON of a dict, one line for each value and each item of a list of dicts; safe in a raw Python string."""
     lines = []
     for key in sorted(value):
-        text = canonical(value[key])
-        if isinstance(value[key], list) and text.startswith("[{"):
-            text = "[\n  %s]" % ",\n  ".join(canonical(item) for item in value[key])
+        found = value[key]
+        if isinstance(found, list) and found and isinstance(found[0], dict):
+            text = "[\n  %s]" % ",\n  ".join(canonical(item) for item in found)
+        else:
+            text = canonical(found)
         lines.append("%s: %s" % (canonical(key), text))
     return "{%s}\n" % ",\n ".join(lines).replace("'", "\\u0027")
 
