@@ -15,6 +15,7 @@ from postgresql import Cluster, cluster, programs
 from test_engine import *  # noqa: F403
 from test_engine_faults import *  # noqa: F403
 from test_storage import *  # noqa: F403
+from test_storage_configurations import *  # noqa: F403
 from test_storage_pilots import *  # noqa: F403
 from test_storage_records import *  # noqa: F403
 from test_storage_schema import *  # noqa: F403

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 
 from .access import Access, find
-from .errors import CliError
+from .errors import CliError, Refusal
 
 TIMEOUT = httpx.Timeout(60.0, connect=10.0)
 TRANSFER = httpx.Timeout(600.0, connect=10.0)
@@ -109,8 +109,10 @@ class Client:
     def _checked(self, answer: httpx.Response) -> httpx.Response:
         if answer.status_code < 400:
             return answer
+        said: dict[str, Any] = {}
         try:
-            sentence = str(answer.json()["error"])
+            said = answer.json()
+            sentence = str(said["error"])
         except (ValueError, KeyError, TypeError):
             sentence = f"the service answered {answer.status_code} {answer.reason_phrase}"
         if answer.status_code == 401 and not self.access.token:
@@ -118,7 +120,10 @@ class Client:
         elif answer.status_code == 401:
             source = "PILOTAGE_TOKEN" if os.environ.get("PILOTAGE_TOKEN") else "client.json"
             sentence = f"{sentence.rstrip('.')} (it comes from {source})"
-        raise CliError(sentence)
+        refusal = Refusal(sentence)
+        if isinstance(said, dict) and isinstance(problems := said.get("problems"), list):
+            refusal.problems = tuple(str(problem) for problem in problems)
+        raise refusal
 
     def _unreachable(self, error: httpx.TransportError) -> CliError:
         text = str(error) or type(error).__name__

@@ -13,3 +13,9 @@ class CliError(Exception):
     def __init__(self, text: str, status: int = 1) -> None:
         super().__init__(text)
         self.status = status
+
+
+class Refusal(CliError):
+    """The service refused, in its own words; `problems` are all that it found, where it lists them."""
+
+    problems: tuple[str, ...] = ()

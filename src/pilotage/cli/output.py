@@ -50,11 +50,14 @@ def print_json(value: Any) -> None:
     sys.stdout.write("\n")
 
 
-def print_table(head: Sequence[str], rows: Iterable[Sequence[Any]], empty: str = "nothing") -> None:
-    """A table, each column as wide as it needs; on a terminal the last one is cut to fit, the others at NARROW."""
+def print_table(
+    head: Sequence[str], rows: Iterable[Sequence[Any]], empty: str = "nothing", narrow: int | None = NARROW
+) -> None:
+    """A table, each column as wide as it needs; on a terminal the last one is cut to fit, the others at `narrow`
+    letters (None: never)."""
     terminal = sys.stdout.isatty()
     last = len(head) - 1
-    cells = [[_cell(value, NARROW if terminal and n < last else None) for n, value in enumerate(row)] for row in rows]
+    cells = [[_cell(value, narrow if terminal and n < last else None) for n, value in enumerate(row)] for row in rows]
     if not cells:
         print(empty)
         return

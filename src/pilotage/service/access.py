@@ -5,13 +5,14 @@ open       anybody
 pilot      a pilot with its token (Ed25519 JWT, minutes)
 job        a job's side of a pilot with the job token, while the lease lives
 user       a person of a VO: sees the VO's jobs and pilots, submits, kills own jobs
-vo_admin   a VO's administrator: also kills all jobs of the VO and orders its pilots
+vo_admin   a VO's administrator: also kills all jobs of the VO, orders its pilots, configures the VO's own parts
 admin      the operator: everything, in any VO
 ========== ======================================================================================================
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
@@ -57,10 +58,24 @@ ACCESS: dict[str, frozenset[str]] = {
     "kill_pilot": VO_ADMIN,
     "summary": USER,
     "list_flavours": USER,
+    "list_resources": USER,  # without what is of other VOs, or the operator's
     "make_bundle": ADMIN,
+    "running_configuration": USER,
+    "list_configurations": USER,
+    "show_configuration": USER,
+    "validate_configuration": USER,
+    "explain_configuration": USER,
+    "diff_configurations": USER,
+    "show_canary": USER,
+    "apply_configuration": VO_ADMIN,  # of a VO: its own parts only, see `revisions`
+    "rollback_configuration": VO_ADMIN,
+    "promote_canary": VO_ADMIN,
+    "withdraw_canary": VO_ADMIN,
     "create_token": ADMIN,
     "list_tokens": ADMIN,
     "revoke_token": ADMIN,
+    "seed_manifest": OPEN,  # only of flavours that the configuration publishes; profiles hold no secrets
+    "seed_blob": OPEN,
     "health": OPEN,
     "ready": OPEN,
     "metrics": OPEN,
@@ -110,12 +125,19 @@ class Caller:
             raise forbidden(f"Your token is for the VO {self.vo}, not for {wanted}.")
         return self.vo
 
-    def acts_for(self, wanted: str | None) -> str:
-        """The VO that a change is made in. Raises ApiError 403 or 422."""
-        vo = self.scope(wanted) or self.vo
-        if vo is None:
-            raise ApiError(422, "invalid", "vo: your token is for no particular VO, name one with ?vo=NAME")
-        return vo
+    def acts_for(self, wanted: str | None, vos: Collection[str]) -> str:
+        """The VO that a change is made in, of those that there are. Raises ApiError 403 or 422."""
+        return self.scope(wanted) or self.own(vos)
+
+    def own(self, vos: Collection[str]) -> str:
+        """The VO that is meant where none is named: the token's; for an administrator whose token names none that
+        there is, the only one. Raises ApiError 422."""
+        if self.vo is not None and (self.vo in vos or "admin" not in self.roles):
+            return self.vo
+        if len(vos) == 1:
+            return next(iter(vos))
+        there = ", ".join(sorted(vos)) or "none"
+        raise ApiError(422, "invalid", f"vo: for which VO? Name one (--vo NAME, ?vo=NAME); there are: {there}")
 
 
 def may_call(route: str) -> str:

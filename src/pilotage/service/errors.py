@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -17,6 +17,9 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from pilotage.storage import errors as refusals
+
+if TYPE_CHECKING:
+    from pilotage.configuration import ConfigurationError
 
 log = logging.getLogger("pilotage.service")
 
@@ -31,23 +34,40 @@ STATUS: dict[type[refusals.Refused], int] = {
     refusals.Mismatch: 422,
     refusals.Missing: 404,
 }
+MOST_PROBLEMS = 100
+"""Problems of a configuration that are listed."""
+
 WORDS = {400: "bad_request", 401: "unauthenticated", 403: "forbidden", 404: "not_found", 405: "method_not_allowed"}
 
 
 class ApiError(Exception):
-    """An answer other than success: HTTP status, code word, one clear sentence, further headers."""
+    """An answer other than success: HTTP status, code word, one clear sentence, further headers and keys."""
 
-    def __init__(self, status: int, code: str, text: str, headers: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        text: str,
+        headers: Mapping[str, str] | None = None,
+        more: Mapping[str, Any] | None = None,
+    ) -> None:
         super().__init__(text)
         self.status = status
         self.code = code
         self.text = text
         self.headers = headers
+        self.more = more
 
 
-def answer(status: int, code: str, text: str, headers: Mapping[str, str] | None = None) -> Response:
+def answer(
+    status: int,
+    code: str,
+    text: str,
+    headers: Mapping[str, str] | None = None,
+    more: Mapping[str, Any] | None = None,
+) -> Response:
     """The response that says ``text``; a line break in it would break the promise of one line."""
-    body = json.dumps({"error": " ".join(text.split()), "code": code})
+    body = json.dumps({"error": " ".join(text.split()), "code": code, **(more or {})})
     return Response(body, status, dict(headers or {}), "application/json")
 
 
@@ -71,6 +91,13 @@ def check_states(wanted: Sequence[str] | None, known: Sequence[str]) -> None:
     for name in wanted or ():
         if name not in known:
             raise ApiError(422, "invalid", f"state: there is no state {name!r}; there are: {', '.join(known)}")
+
+
+def wrong_configuration(error: ConfigurationError) -> ApiError:
+    """422: the first problem as the sentence, all of them (as far as a person reads) under ``problems``."""
+    problems = [" ".join(str(problem).split()) for problem in error.problems]
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    return ApiError(422, "invalid", f"{problems[0]}{more}", more={"problems": problems[:MOST_PROBLEMS]})
 
 
 def field_path(location: Sequence[Any]) -> str:
@@ -110,7 +137,7 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(ApiError)
     async def api_error(request: Request, error: ApiError) -> Response:
-        return answer(error.status, error.code, error.text, error.headers)
+        return answer(error.status, error.code, error.text, error.headers, error.more)
 
     @app.exception_handler(refusals.Refused)
     async def refused(request: Request, error: refusals.Refused) -> Response:

@@ -171,3 +171,40 @@ class BundleRequest(Model):
     queue: Label | None = None
     flavour: Label | None = Field(None, description="instead of the resource's, or where no resource is named")
     seconds: int = Field(86400, ge=1, le=MAX_SECONDS, description="how long its one-time secret is valid [s]")
+
+
+class Trial(Model):
+    """Which new pilots try a revision before it is current."""
+
+    share: float = Field(gt=0, lt=1, description="this part of the new pilots: more than 0, less than 1")
+    resource: Label | None = Field(None, description="only pilots of this resource")
+    vo: Label | None = Field(None, description="only pilots of this VO")
+
+
+class ConfigurationFiles(Model):
+    """A configuration: its files."""
+
+    files: dict[str, Text] = Field(description="{name: text}; names relative, like vos/NAME/pilot.yaml")
+
+
+class ApplyRequest(ConfigurationFiles):
+    """A new revision: what, made from which, why."""
+
+    base: int = Field(ge=0, lt=2**63, description="the revision that it was made from, which must be current; 0: none")
+    reason: Line = Field(min_length=1, description="why, for those who read the log")
+    canary: Trial | None = None
+
+
+class RollbackRequest(Model):
+    """Back to the files of an earlier revision, as a new one."""
+
+    number: int = Field(ge=0, lt=2**63, description="the revision; 0: the embedded defaults")
+    base: int | None = Field(None, ge=0, lt=2**63, description="the current revision, when known")
+    reason: Line = Field(min_length=1)
+
+
+class TrialEnd(Model):
+    """The end of a canary's trial."""
+
+    number: int | None = Field(None, ge=1, lt=2**63, description="the canary's number, when known")
+    reason: Line = ""

@@ -23,6 +23,7 @@ TAGS = [
     {"name": "jobs", "description": "Submit jobs, see what became of them, kill them, fetch what they left."},
     {"name": "files", "description": "Input files, content-addressed within a VO: uploaded once, used by any job."},
     {"name": "pilots", "description": "What pilots do and did; orders to them."},
+    {"name": "configuration", "description": "Revisions: what they say, who changed it and why; canaries."},
     {"name": "tokens", "description": "Who may speak to the service."},
     {"name": "system", "description": "Whether the service works, and how much."},
     {"name": "pilots' side", "description": "The protocol between pilot and service, see `pilotage_node.protocol`."},
@@ -35,7 +36,11 @@ BYTES: dict[int | str, dict[str, Any]] = {
 ERROR = {
     "type": "object",
     "required": ["error", "code"],
-    "properties": {"error": {"type": "string"}, "code": {"type": "string"}},
+    "properties": {
+        "error": {"type": "string"},
+        "code": {"type": "string"},
+        "problems": {"type": "array", "items": {"type": "string"}, "description": "of a configuration: all of them"},
+    },
     "example": {"error": "inputs[0].name: a file name is relative to the job's directory", "code": "invalid"},
 }
 
@@ -105,6 +110,10 @@ def _bodies() -> dict[str, Any]:
         models.OrderRequest,
         models.TokenRequest,
         models.BundleRequest,
+        models.ConfigurationFiles,
+        models.ApplyRequest,
+        models.RollbackRequest,
+        models.TrialEnd,
         wire.Sync,
         wire.Register,
     ]

@@ -41,10 +41,17 @@ _commands = (
 )
 
 
-def made(profile: Mapping[str, Any], digest: str, secret_expires: float) -> tuple[Row, dict[str, str]]:
-    """A new pilot of a profile, with a stamp of its own: the record for `plan`, and the credentials {"stamp", "secret"}
-    that the pilot brings along; the secret is in no record."""
-    stamp, secret = secrets.token_hex(16), secrets.token_urlsafe(32)
+def new_stamp() -> str:
+    """The identity of a new pilot."""
+    return secrets.token_hex(16)
+
+
+def made(
+    profile: Mapping[str, Any], digest: str, secret_expires: float, stamp: str | None = None
+) -> tuple[Row, dict[str, str]]:
+    """A new pilot of a profile, with a stamp of its own (`stamp` where it was chosen before): the record for `plan`,
+    and the credentials {"stamp", "secret"} that the pilot brings along; the secret is in no record."""
+    stamp, secret = stamp or new_stamp(), secrets.token_urlsafe(32)
     names = {name: profile[name] for name in ("vo", "site", "resource", "queue", "flavour", "revision")}
     secrecy = {"secret_hash": digest_of(secret), "secret_expires": secret_expires}
     return {"stamp": stamp, **names, "digest": digest, **secrecy}, {"stamp": stamp, "secret": secret}

@@ -1,4 +1,4 @@
-"""Who serves a resource: a fenced lease."""
+"""Who serves a resource: a fenced lease; and what the resource is, for as long as it is served."""
 
 from sqlalchemy import Connection, select, update
 
@@ -33,3 +33,14 @@ def check(conn: Connection, resource: str, fence: int, now: float) -> bool:
 def release(conn: Connection, resource: str, fence: int) -> None:
     """Gives the right back early, so that the next one need not wait."""
     conn.execute(update(resources).where(resources.c.name == resource, resources.c.fence == fence).values(expires=0.0))
+
+
+def remember(conn: Connection, resource: str, settings: str | None) -> None:
+    """Keeps what a resource is configured to be (JSON); None: it is no longer served."""
+    conn.execute(update(resources).where(resources.c.name == resource).values(settings=settings))
+
+
+def served(conn: Connection) -> dict[str, str]:
+    """{name: settings as kept} of the resources that are served, or were when their directors ended."""
+    query = select(resources.c.name, resources.c.settings).where(resources.c.settings.is_not(None))
+    return {row[0]: row[1] for row in conn.execute(query.order_by(resources.c.name))}

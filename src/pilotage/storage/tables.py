@@ -5,7 +5,7 @@ in a later release, so that two versions of the service can share a PostgreSQL d
 
 from sqlalchemy import BigInteger, Column, Float, ForeignKey, Index, Integer, MetaData, Table, Text, literal_column
 
-REVISION = "0002"
+REVISION = "0004"
 """The newest migration that this code knows: what a new database is stamped with."""
 
 metadata = MetaData(
@@ -233,4 +233,31 @@ resources = Table(
     Column("holder", Text, nullable=False),
     Column("fence", Big, nullable=False),
     Column("expires", Float, nullable=False),
+    Column("settings", Text),
+)
+
+configurations = Table(
+    "configurations",
+    metadata,
+    Column("number", Big, primary_key=True, autoincrement=False),
+    Column("digest", Text, nullable=False),
+    Column("parent", Big, nullable=False),
+    Column("author", Text, nullable=False),
+    Column("vo", Text),
+    Column("time", Float, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("canary", Text),
+    Column("files", Text, nullable=False),  # last: SQLite reads through a long value to what follows it
+)
+
+LIVE_CONFIGURATION = configurations.c.state.in_((literal_column("'current'"), literal_column("'canary'")))
+
+# One of each at most, whatever happens at the same time.
+Index(
+    "configurations_live",
+    configurations.c.state,
+    unique=True,
+    sqlite_where=LIVE_CONFIGURATION,
+    postgresql_where=LIVE_CONFIGURATION,
 )
