@@ -1,6 +1,6 @@
 """For the directors' tests: real storage, real processes on the local resource; an sh script stands in for the pilot.
 
-Run as a program it is one director process, which dies by kill -9 at a step: `director_parts.py DATA STEP`.
+Run as a program it is one director process, which dies by kill -9 at a step: `director_parts.py DATA STEP [YAML]`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any
 
 from pilotage import resources
 from pilotage.configuration import Configuration, loads
+from pilotage.configuration.live import Live
 from pilotage.directors.run import Directors, run_directors
 from pilotage.engines.builtin import BuiltinEngine
 from pilotage.resources import local
@@ -63,10 +64,15 @@ class House:
     def __init__(self, data: Path, text: str = CONFIGURATION) -> None:
         data.mkdir(parents=True, exist_ok=True)
         self.data = data
-        self.configuration: Configuration = loads(text, "test.yaml")
+        self.live = Live(loads(text, "test.yaml"))
         self.storage = Storage(f"sqlite:///{data}/db.sqlite", Objects(str(data / "objects")))
         self.engine = BuiltinEngine(self.storage, b"k" * 32)
         self.directors: Directors | None = None
+
+    @property
+    def configuration(self) -> Configuration:
+        """The one that counts."""
+        return self.live.current
 
     async def open(self) -> House:
         await self.storage.start()
@@ -75,9 +81,7 @@ class House:
 
     async def start(self, after: Callable[[str], None] = lambda step: None) -> None:
         urls = ["http://127.0.0.1:1"]
-        self.directors = await run_directors(
-            self.storage, self.engine, self.configuration, self.data, urls, after=after
-        )
+        self.directors = await run_directors(self.storage, self.engine, self.live, self.data, urls, after=after)
 
     async def stop(self) -> None:
         if self.directors is not None:
@@ -124,14 +128,14 @@ class _Leaving(subprocess.Popen):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-async def _die(data: Path, step: str) -> None:
+async def _die(data: Path, step: str, text: str = CONFIGURATION) -> None:
     def after(done: str) -> None:
         if done == step:
             os.kill(os.getpid(), signal.SIGKILL)
 
     if step in ("written", "forked"):
         local.subprocess.Popen = _Dying if step == "written" else _Leaving  # type: ignore[misc, assignment]
-    house = await House(data).open()
+    house = await House(data, text).open()
     await house.start(after)
     await asyncio.sleep(60)
     sys.exit(f"the step {step} never came")
@@ -139,4 +143,4 @@ async def _die(data: Path, step: str) -> None:
 
 if __name__ == "__main__":
     use_stand()
-    asyncio.run(_die(Path(sys.argv[1]), sys.argv[2]))
+    asyncio.run(_die(Path(sys.argv[1]), *sys.argv[2:]))

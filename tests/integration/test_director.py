@@ -34,10 +34,10 @@ async def house(tmp_path):
     await finish(house)
 
 
-async def finish(house: House) -> None:
-    """Ends everything that a test has started."""
+async def finish(house: House, *names: str) -> None:
+    """Ends everything that a test has started, on the configured resources and these."""
     await house.stop()
-    for name in {name for _, name, _ in house.configuration.resources()}:
+    for name in {name for _, name, _ in house.configuration.resources()} | set(names):
         stand = Stand(house.data / "local" / name, None, kill_seconds=0.2)
         for place in stand.directory.iterdir() if stand.directory.exists() else []:
             if place.is_dir():

@@ -57,7 +57,9 @@ class Blind:
 
 async def test_pilots_that_cannot_be_counted_are_not_gone() -> None:
     blind: Any = Blind()
-    directors = Directors([blind], os.open(os.devnull, os.O_RDONLY))
+    none: Any = None
+    directors = Directors(none, os.open(os.devnull, os.O_RDONLY))
+    directors._directors["box"] = blind
     try:
         assert await directors.drain(0.1) == 1
     finally:

@@ -12,8 +12,9 @@ import httpx
 import pytest
 from service_parts import House, house
 
-from pilotage.service.access import ACCESS, ADMIN, OPEN, USER, VO_ADMIN
+from pilotage.service.access import ACCESS, ADMIN, OPEN, USER, VO_ADMIN, Caller
 from pilotage.service.credentials import Keys, PilotTokens
+from pilotage.service.errors import ApiError
 
 DIGEST = "ab" * 32
 
@@ -208,10 +209,23 @@ async def test_admin_acts_in_any_vo(tmp_path: Path) -> None:
         root = await at.person("root", None, ("admin",))
         answer = await root("POST", "/jobs", json={"command": ["true"]})
         assert answer.status_code == 422 and "?vo=NAME" in answer.json()["error"]
+        assert "there are: demo, other" in answer.json()["error"]
         (job,) = (await root("POST", "/jobs?vo=other", json={"command": ["true"]})).json()["ids"]
         assert (await root("GET", f"/jobs/{job}")).json()["vo"] == "other"
         assert [found["id"] for found in (await root("GET", "/jobs")).json()["jobs"]] == [job]
         assert (await root("GET", "/jobs?vo=demo")).json()["jobs"] == []
+
+
+def test_the_vo_that_an_administrator_means() -> None:
+    """Where none is named: the token's; one that is not configured (any more) is none."""
+    root, of_demo = Caller("admin", None, roles=ADMIN), Caller("admin", "demo", roles=ADMIN)
+    assert root.acts_for(None, ["phys"]) == of_demo.acts_for(None, ["phys"]) == "phys"
+    assert of_demo.acts_for(None, ["phys", "demo"]) == "demo"
+    assert root.acts_for("bio", ["phys", "bio"]) == "bio"
+    for caller, vos in ((root, ["phys", "bio"]), (of_demo, ["phys", "bio"]), (root, [])):
+        with pytest.raises(ApiError, match=r"there are: (bio, phys|none)"):
+            caller.acts_for(None, vos)
+    assert Caller("user", "demo", roles=frozenset({"user"})).acts_for(None, ["phys"]) == "demo"  # then refused by name
 
 
 async def test_a_user_of_no_vo_sees_nothing(tmp_path: Path) -> None:

@@ -126,10 +126,28 @@ async def test_half_busy_service_keeps_pilots_away_for_a_while(tmp_path: Path) -
         assert (await pilot.sync())["again_seconds"] < 100
 
 
+async def test_how_resources_are_served(tmp_path: Path) -> None:
+    """All of it for an administrator; for others what concerns their VO, without what a failing resource says."""
+    async with house(tmp_path) as at:
+        idle = {"pilots": 0, "error": "", "resting": {}, "draining": False, "leaving": ""}
+        rests = {"default/demo": "2 pilots in a row got no job", "default/other": "2 pilots in a row failed"}
+        at.described += [
+            {"resource": "box", **idle, "pilots": 3, "resting": rests, "error": "ssh root@10.0.0.1: refused"},
+            {"resource": "gone", **idle, "leaving": "it is no longer configured"},
+        ]
+        admin = await at.person("op", None, ("admin",))
+        assert (await admin("GET", "/resources")).json() == {"resources": at.described}
+        anna = await at.person()
+        [seen] = (await anna("GET", "/resources")).json()["resources"]
+        assert seen["resource"] == "box" and seen["pilots"] is None
+        assert seen["error"] == "something is wrong with it"
+        assert seen["resting"] == {"default/demo": "2 pilots in a row got no job"}
+
+
 async def test_failures_inside_say_nothing_but_the_request_id(tmp_path: Path) -> None:
     async with house(tmp_path) as at:
         anna = await at.person()
-        at.app.state.service.configuration = None
+        at.app.state.service.live = None
         answer = await anna("GET", "/flavours", headers={"Pilotage-Request": "find-me"})
         assert (answer.status_code, answer.json()["code"]) == (500, "internal")
         assert "find-me" in answer.json()["error"] and "NoneType" not in answer.text

@@ -5,32 +5,35 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import getpass
-import ipaddress
 import logging
 import logging.handlers
 import os
 import shlex
 import signal
-import socket
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from pilotage.wholefile import write_whole
+
 from .access import FILE, Access, default_directory, save
+from .address import Settings, certificate, everywhere, loopback, own_host, own_name, url_of, urls
 from .errors import CliError
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from pilotage.configuration import Configuration
+    from pilotage.configuration.live import Live
     from pilotage.directors.run import Directors
     from pilotage.engines.builtin import BuiltinEngine
     from pilotage.engines.settings import Settings as EngineSettings
     from pilotage.service.tls import TlsFiles
     from pilotage.storage import Storage
+
+    from .configured import Source
 
 log = logging.getLogger("pilotage.up")
 
@@ -42,35 +45,26 @@ DRAIN_SECONDS = 90.0
 """How long Ctrl-C waits for pilots: a job's grace, the commands that always run, the last report."""
 
 TICK_SECONDS = 2.0
-"""Between two looks of the engine for what is over."""
+"""Between two looks of the engine for what is over, and two looks for another configuration."""
 
 LOG_BYTES = 10 << 20
 
 
-@dataclass(frozen=True)
-class Settings:
-    """What `pilotage up` was told: the data directory, where to listen, and whether with TLS."""
-
-    data: Path
-    host: str
-    port: int
-    tls: bool
-
-
-def run(configuration: Configuration, settings: Settings) -> None:
+def run(settings: Settings, base: Configuration, source: Callable[[Storage], Source]) -> None:
     """Serve until Ctrl-C (or SIGTERM), then drain. A second one ends the process at once, with status 130.
 
+    :param base: says where database and object store are
+    :param source: where the configuration comes from, once these are open
     :raises CliError: it cannot start; then nothing was started
     """
-    from pilotage.configuration import ConfigurationError, check
+    from pilotage.configuration import ConfigurationError
 
     from .generate import refused
 
     _log_to(settings.data / "pilotage.log")
     try:
-        check(configuration)
         with asyncio.Runner(loop_factory=_loop) as runner:
-            runner.run(_main(configuration, settings))
+            runner.run(_main(settings, base, source))
     except ConfigurationError as error:
         raise refused(error) from error
 
@@ -107,7 +101,7 @@ def _log_to(file: Path) -> None:
     logging.basicConfig(level=logging.INFO, handlers=[to_file, to_terminal], force=True)
 
 
-async def _main(configuration: Configuration, settings: Settings) -> None:
+async def _main(settings: Settings, base: Configuration, source: Callable[[Storage], Source]) -> None:
     from pilotage.service.server import bind, serve
 
     from .stores import opened
@@ -118,12 +112,13 @@ async def _main(configuration: Configuration, settings: Settings) -> None:
         except OSError as error:
             raise CliError(error.strerror or str(error)) from error
         port = listener.getsockname()[1]
-        tls = _certificate(configuration, settings) if settings.tls else None
-        urls = _urls(configuration, settings, port)
         stopping = stack.enter_context(_ctrl_c(settings))
-        async with opened(configuration, settings.data) as storage:
-            engine, app, directors, token = await _assemble(configuration, settings, storage, urls, tls)
-            access = Access(_url(settings, _own_host(settings.host), port), token, str(tls.ca) if tls else None)
+        async with opened(base, settings.data) as storage:
+            kept = source(storage)
+            live = await kept.first()
+            tls = certificate(live.current, settings) if settings.tls else None
+            engine, app, directors, token = await _assemble(live, settings, storage, port, tls)
+            access = Access(url_of(settings, own_host(settings.host), port), token, str(tls.ca) if tls else None)
 
             def ready(_port: int) -> None:
                 save(access, settings.data)
@@ -131,6 +126,7 @@ async def _main(configuration: Configuration, settings: Settings) -> None:
 
             serving = asyncio.create_task(serve(app, settings.host, port, tls, ready, listener))
             ticking = asyncio.create_task(_tick(engine))
+            looking = asyncio.create_task(_look(kept, live))
             waiting = asyncio.create_task(stopping.wait())
             try:
                 await asyncio.wait({serving, waiting}, return_when=asyncio.FIRST_COMPLETED)
@@ -141,13 +137,14 @@ async def _main(configuration: Configuration, settings: Settings) -> None:
             finally:
                 (settings.data / FILE).unlink(missing_ok=True)
                 await directors.stop()
-                for task in (ticking, serving, waiting):
+                tasks = (ticking, looking, serving, waiting)
+                for task in tasks:
                     task.cancel()
-                await asyncio.gather(ticking, serving, waiting, return_exceptions=True)
+                await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _assemble(
-    configuration: Configuration, settings: Settings, storage: Storage, urls: list[str], tls: TlsFiles | None
+    live: Live, settings: Settings, storage: Storage, port: int, tls: TlsFiles | None
 ) -> tuple[BuiltinEngine, FastAPI, Directors, str]:
     """The parts, put together: engine, application, running directors, and the administrator's token."""
     from pilotage.directors.run import AlreadyServed, run_directors
@@ -157,19 +154,51 @@ async def _assemble(
     from pilotage.service.settings import Settings as ServiceSettings
 
     keys = credentials.load(settings.data / "keys.json")
+    configuration, addresses = live.current, urls(live.current, settings, port)
     engine = BuiltinEngine(storage, keys.engine, _engine_settings(configuration))
     await engine.start()
     trust = tls.anchors() if tls else []
-    token = await _admin_token(configuration, settings.data, storage)
+    token = await _admin_token(settings.data, storage)
     try:
-        directors = await run_directors(storage, engine, configuration, settings.data, urls, trust)
+        directors = await run_directors(storage, engine, live, settings.data, addresses, trust)
     except AlreadyServed as error:
         raise CliError(str(error)) from error
-    service = ServiceSettings(
-        token_seconds=max(1, round(configuration.service.token_seconds)), urls=tuple(urls), trust=tuple(trust)
-    )
-    app = create_app(storage, engine, configuration, keys, service, directors.wake)
+    service = ServiceSettings(token_seconds=_token_seconds(configuration), urls=tuple(addresses), trust=tuple(trust))
+    app = create_app(storage, engine, live, keys, service, directors.wake, directors.describe)
+    _follow(live, engine, app, directors, lambda now: urls(now, settings, port), tls)
     return engine, app, directors, token
+
+
+def _follow(
+    live: Live,
+    engine: BuiltinEngine,
+    app: FastAPI,
+    directors: Directors,
+    addresses: Callable[[Configuration], list[str]],
+    tls: TlsFiles | None,
+) -> None:
+    """Engine, service and directors become what the configuration says, each time that it changes."""
+    before = live.current.service
+
+    def take_over() -> None:
+        nonlocal before
+        now, found = live.current.service, addresses(live.current)
+        engine.settings = _engine_settings(live.current)
+        if tls is not None and any(urlsplit(url).hostname not in tls.hosts for url in found):
+            if now.url != before.url:
+                log.warning("The certificate is not for service.url %s: it takes effect at the next start.", now.url)
+            found = list(app.state.service.settings.urls)
+        app.state.service.reconfigure(_token_seconds(live.current), tuple(found))
+        directors.reach(found)
+        if (now.database, now.objects) != (before.database, before.objects):
+            log.warning("service.database or service.objects has changed: it takes effect at the next start.")
+        before = now
+
+    live.subscribe(take_over)
+
+
+def _token_seconds(configuration: Configuration) -> int:
+    return max(1, round(configuration.service.token_seconds))
 
 
 def _engine_settings(configuration: Configuration) -> EngineSettings:
@@ -192,7 +221,7 @@ def _engine_settings(configuration: Configuration) -> EngineSettings:
     )
 
 
-async def _admin_token(configuration: Configuration, data: Path, storage: Storage) -> str:
+async def _admin_token(data: Path, storage: Storage) -> str:
     """The token of whoever runs this service: kept in a file (0600), made when it is not there or no longer good."""
     from pilotage.storage import tokens
 
@@ -202,13 +231,11 @@ async def _admin_token(configuration: Configuration, data: Path, storage: Storag
         found = await storage.read(tokens.find, tokens.digest(known), storage.now())
         if found:
             return known
-    owner, vo = getpass.getuser(), next(iter(configuration.vos), None)
+    owner = getpass.getuser()
     _, token = await storage.write(
-        tokens.create, "admin", storage.now(), vo=vo, owner=owner, roles=["admin"], expires=None, who="pilotage up"
+        tokens.create, "admin", storage.now(), vo=None, owner=owner, roles=["admin"], expires=None, who="pilotage up"
     )
-    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as out:
-        out.write(token + "\n")
+    write_whole(file, token + "\n")
     return token
 
 
@@ -221,6 +248,16 @@ async def _tick(engine: BuiltinEngine) -> None:
         except Exception:
             log.exception("The engine's housekeeping failed; it is tried again.")
         await asyncio.sleep(TICK_SECONDS)
+
+
+async def _look(source: Source, live: Live) -> None:
+    """Take over what is configured, when that changes."""
+    while True:
+        await asyncio.sleep(TICK_SECONDS)
+        try:
+            await source.look(live)
+        except Exception:
+            log.exception("Whether the configuration has changed could not be found out; it is tried again.")
 
 
 @contextlib.contextmanager
@@ -255,66 +292,17 @@ async def _drain(directors: Directors) -> None:
 def _greet(access: Access, settings: Settings) -> None:
     home = f"PILOTAGE_DATA={shlex.quote(str(settings.data))} " if settings.data != default_directory() else ""
     print(f"Pilotage serves at {access.url}   (data in {settings.data})")
-    if _everywhere(settings.host):
-        there = _url(settings, _own_name(), urlsplit(access.url).port or 0)
+    if everywhere(settings.host):
+        there = url_of(settings, own_name(), urlsplit(access.url).port or 0)
         trust = f" and PILOTAGE_CA=a copy of {access.ca}" if access.ca else ""
         print(f"From other machines: PILOTAGE_URL={there}, PILOTAGE_TOKEN from `pilotage token create`{trust}")
     print("In another terminal:")
     print(f"  {home}pilotage submit --wait -- echo hello")
     print(f"  {home}pilotage summary")
     print("Ctrl-C stops it.", flush=True)
-    if not settings.tls and not _loopback(settings.host):
+    if not settings.tls and not loopback(settings.host):
         _say("Warning: without --tls, tokens and jobs travel in the clear to and from other machines.")
 
 
 def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
-
-
-# Where it is
-
-
-def _loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def _everywhere(host: str) -> bool:
-    return host in ("", "0.0.0.0", "::")
-
-
-def _own_host(host: str) -> str:
-    """How programs of this machine reach what listens on `host`."""
-    return {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-
-
-def _own_name() -> str:
-    """How other machines call this one; some systems give "localhost" as the full name."""
-    full = socket.getfqdn()
-    return socket.gethostname() if full.startswith("localhost") else full
-
-
-def _url(settings: Settings, host: str, port: int) -> str:
-    return f"{'https' if settings.tls else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
-
-
-def _urls(configuration: Configuration, settings: Settings, port: int) -> list[str]:
-    """Where pilots find the service: what is configured, else this machine's name, if others may come, and address."""
-    if configuration.service.url:
-        return [configuration.service.url.rstrip("/")]
-    own = _url(settings, _own_host(settings.host), port)
-    return [_url(settings, _own_name(), port), own] if _everywhere(settings.host) else [own]
-
-
-def _certificate(configuration: Configuration, settings: Settings) -> TlsFiles:
-    """The certificate for all names by which this service may be called."""
-    from pilotage.service import tls
-
-    hosts = {"localhost", "127.0.0.1", _own_host(settings.host)}
-    if _everywhere(settings.host):
-        hosts |= {socket.gethostname(), socket.getfqdn()}
-    if configuration.service.url:
-        hosts.add(urlsplit(configuration.service.url).hostname or "localhost")
-    return tls.ensure(settings.data / "tls", hosts)

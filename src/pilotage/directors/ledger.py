@@ -7,10 +7,11 @@ from typing import Any
 
 from sqlalchemy import Connection
 
+from pilotage.configuration.schema import Resource as Settings
 from pilotage.directors.backoff import CANCELLED, NEVER_SUBMITTED
 from pilotage.directors.recovery import verdict
 from pilotage.resources.base import Status
-from pilotage.storage import Storage, leases, pilots
+from pilotage.storage import Storage, jsontext, leases, pilots
 from pilotage.storage import resources as holders
 from pilotage.storage.usage import Charges
 from pilotage.wms import pilots as life
@@ -20,6 +21,19 @@ LEAVING = "the directors are ending"
 
 class Fenced(Exception):
     """Another director has taken over this resource."""
+
+
+def kept(settings: Settings) -> str:
+    """Settings of a resource as they are kept while it is served (JSON): all that its pilots are found again by."""
+    data = settings.model_dump(mode="json", exclude={"pilot"}, exclude_unset=True)
+    for queue in data["queues"].values():
+        queue.pop("pilot", None)
+    return jsontext.dump(data) or ""
+
+
+def restored(text: str) -> Settings:
+    """The settings that `kept` gave. Raises ValueError where this version does not understand them."""
+    return Settings.model_validate_json(text)
 
 
 class Ledger:
@@ -33,6 +47,7 @@ class Ledger:
         self.holder = holder
         self.fence: int | None = None
         self._ends = 0.0
+        self._remembered: str | None = None
 
     async def hold(self, least: float, term: float) -> tuple[bool, bool]:
         """Takes or renews the lease unless it lasts `least` seconds more: (whether we have it, whether it is new)."""
@@ -42,6 +57,8 @@ class Ledger:
         before = self.fence
         self.fence = await self.storage.write(holders.acquire, self.resource, self.holder, now, term)
         self._ends = now + term
+        if self.fence != before:
+            self._remembered = None
         return self.fence is not None, self.fence != before
 
     async def release(self) -> None:
@@ -49,6 +66,25 @@ class Ledger:
         if self.fence is not None:
             await self.storage.write(holders.release, self.resource, self.fence)
             self.fence = None
+
+    async def remember(self, settings: Settings) -> None:
+        """Keeps what the resource is configured to be, before anything is sent there."""
+        text = kept(settings)
+        if text != self._remembered:
+            await self._keep(text)
+
+    async def forget(self) -> None:
+        """Nothing of ours is there any more, and it is not served any longer."""
+        await self._keep(None)
+        await self.release()
+
+    async def _keep(self, settings: str | None) -> None:
+        def write(conn: Connection, now: float) -> None:
+            self._check(conn, now)
+            holders.remember(conn, self.resource, settings)
+
+        await self.storage.write(write, self.storage.now())
+        self._remembered = settings
 
     def _check(self, conn: Connection, now: float) -> None:
         if self.fence is None or not holders.check(conn, self.resource, self.fence, now):

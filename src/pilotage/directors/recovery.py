@@ -8,7 +8,7 @@ from typing import Any
 
 from pilotage.resources.base import State, Status
 from pilotage.wms import pilots as life
-from pilotage_node import exitcodes
+from pilotage_node import exitcodes, meanings
 
 HAND = "hand:"
 """A reference that begins so is of a pilot that somebody starts by hand: directors leave it alone."""
@@ -93,7 +93,7 @@ def verdict(record: Row, status: Status, over_since: float, now: float, lost_sec
     if status.state == State.GONE and now - max(heard, over_since) < lost_seconds:
         return None
     code = status.exit_code
-    why = status.reason or (exitcodes.text_of(code) if code is not None else "the resource no longer knows it")
+    why = status.reason or (meanings.text_of(code) if code is not None else "the resource no longer knows it")
     if record["registered"] is None:
         return Verdict(life.ABORTED, code, f"it never registered: {why}")
     if code is None:

@@ -9,9 +9,11 @@ from pilotage.configuration.schema import Configuration, unknown
 from pilotage.configuration.schema import Resource as Settings
 from pilotage.resources.base import Resource
 
-__all__ = ["TYPES", "Resource", "make", "make_all"]
+__all__ = ["FACTORIES", "TYPES", "Resource", "adapt", "check", "directed", "make", "same"]
 
 TYPES = ("local",)
+FACTORIES = ("vac", "boinc")
+"""Types whose machines start by themselves and fetch their pilots: there is nothing to send, so they have no module."""
 
 
 def make(name: str, settings: Settings, data: Path) -> Resource:
@@ -26,13 +28,32 @@ def make(name: str, settings: Settings, data: Path) -> Resource:
     raise ConfigurationError(unknown("type of resource", settings.type, TYPES))
 
 
-def make_all(configuration: Configuration, data: Path) -> dict[str, Resource]:
-    """All configured resources by name. Raises ConfigurationError with file and line."""
-    made = {}
+def same(old: Settings, new: Settings) -> bool:
+    """Whether pilots that were sent by the old settings are found again by the new ones."""
+    return old.type == new.type
+
+
+def adapt(resource: Resource, name: str, settings: Settings, data: Path) -> Resource:
+    """The resource under changed settings that are the `same`: the object itself where it can be changed, as it may
+    know of submissions that no record tells yet; else a new one."""
+    if settings.type == "local":
+        from pilotage.resources.local import LocalResource
+
+        if isinstance(resource, LocalResource):
+            resource.slots = settings.slots
+            return resource
+    return make(name, settings, data)
+
+
+def check(configuration: Configuration) -> None:
+    """Raises ConfigurationError, with file and line, where a resource is of a type that there is not."""
+    known = TYPES + FACTORIES
     for site, name, settings in configuration.resources():
-        try:
-            made[name] = make(name, settings, data)
-        except ConfigurationError as error:
+        if settings.type not in known:
             where = configuration.where(("sites", site, "resources", name, "type"))
-            raise ConfigurationError(f"resource '{name}': {error.text}", where) from None
-    return made
+            raise ConfigurationError(f"resource '{name}': {unknown('type of resource', settings.type, known)}", where)
+
+
+def directed(configuration: Configuration) -> dict[str, Settings]:
+    """The resources that pilots are sent to, by name."""
+    return {name: settings for _, name, settings in configuration.resources() if settings.type not in FACTORIES}

@@ -31,6 +31,7 @@ from threading import Lock
 from typing import Any, ParamSpec, TypeVar
 
 from pilotage.resources.base import Bundle, ResourceError, State, Status
+from pilotage.wholefile import write_whole
 from pilotage_node import facts, processes
 
 LAUNCHER = """\
@@ -131,9 +132,9 @@ class LocalResource:
         try:
             self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             place.mkdir(mode=0o700)
-            _write(place / "pilot", bundle.script)
-            _write(place / "launch", LAUNCHER)
-            _write(place / "credentials.json", bundle.credentials)
+            write_whole(place / "pilot", bundle.script)
+            write_whole(place / "launch", LAUNCHER)
+            write_whole(place / "credentials.json", bundle.credentials)
             (place / "tmp").mkdir(mode=0o700)
             self._children[bundle.stamp] = subprocess.Popen(
                 ["/bin/sh", "launch"],
@@ -270,15 +271,6 @@ def _environment(place: Path, hide: Path) -> dict[str, str]:
         "TMPDIR": str(place / "tmp"),
         "PILOTAGE_HIDE": str(hide.resolve()),
     }
-
-
-def _write(path: Path, text: str) -> None:
-    """Write a new file that only we can read, whole or not at all."""
-    new = path.with_name(path.name + ".new")
-    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(text)
-    new.rename(path)
 
 
 def _read(path: Path) -> str:

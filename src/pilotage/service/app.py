@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
@@ -17,11 +17,12 @@ from pilotage.service.envelope import Envelope
 from pilotage.service.logs import Logs
 from pilotage.service.metrics import Metrics
 from pilotage.service.openapi import DESCRIPTION, TAGS, describe
-from pilotage.service.routers import files, jobs, node, pilots, system, tokens
+from pilotage.service.revisions import Revisions
+from pilotage.service.routers import configuration, files, jobs, node, pilots, resources, seeds, system, tokens
 from pilotage.service.settings import MIB, Settings
 
 if TYPE_CHECKING:
-    from pilotage.configuration import Configuration
+    from pilotage.configuration.live import Live
     from pilotage.engines.builtin import BuiltinEngine
     from pilotage.storage import Storage
 
@@ -29,15 +30,17 @@ if TYPE_CHECKING:
 def create_app(
     storage: Storage,
     engine: BuiltinEngine,
-    configuration: Configuration,
+    live: Live,
     keys: Keys,
     settings: Settings | None = None,
     on_demand: Callable[[], None] = lambda: None,
+    describe_resources: Callable[[], list[dict[str, Any]]] = list,
 ) -> FastAPI:
     """The application over parts that the caller has started and will close.
 
     :param keys: from `credentials.load`; ``keys.engine`` is what the caller gave the engine
     :param on_demand: called after jobs were submitted or came back, so that directors look at once; must not block
+    :param describe_resources: what directors say of each resource (`Directors.describe`)
     """
     settings = settings or Settings()
     app = FastAPI(
@@ -53,11 +56,22 @@ def create_app(
     metrics = Metrics(storage, settings.metrics_seconds)
     logs = Logs(storage, settings.max_log_mib * MIB)
     tokens_of_pilots = PilotTokens(keys, settings.token_seconds)
-    app.state.service = Service(storage, engine, configuration, tokens_of_pilots, settings, on_demand, metrics, logs)
+    app.state.service = Service(
+        storage,
+        engine,
+        live,
+        Revisions(storage, live, live.below),
+        tokens_of_pilots,
+        settings,
+        on_demand,
+        metrics,
+        logs,
+        describe_resources,
+    )
     app.add_middleware(Envelope, metrics=metrics)
     errors.install(app)
-    for router in (jobs.router, files.router, pilots.router, tokens.router, system.router, node.router):
-        app.include_router(router)
+    for each in (jobs, files, pilots, resources, configuration, tokens, system, node, seeds):
+        app.include_router(each.router)
     describe(app)
     return app
 

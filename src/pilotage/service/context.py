@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 from starlette.requests import Request
 
@@ -12,10 +12,12 @@ from pilotage.service.errors import ApiError
 
 if TYPE_CHECKING:
     from pilotage.configuration import Configuration
+    from pilotage.configuration.live import Live
     from pilotage.engines.builtin import BuiltinEngine
     from pilotage.service.credentials import PilotTokens
     from pilotage.service.logs import Logs
     from pilotage.service.metrics import Metrics
+    from pilotage.service.revisions import Revisions
     from pilotage.service.settings import Settings
     from pilotage.storage import Storage
 
@@ -38,17 +40,32 @@ class Budget:
 
 @dataclass(slots=True)
 class Service:
-    """The application's parts, as handed to `create_app`, and what it made of them."""
+    """The application's parts, as handed to `create_app`, and what it made of them.
+
+    :ivar resources: tells what the directors say of each resource (`Directors.describe`)
+    """
 
     storage: Storage
     engine: BuiltinEngine
-    configuration: Configuration
+    live: Live
+    revisions: Revisions
     pilot_tokens: PilotTokens
     settings: Settings
     on_demand: Callable[[], None]
     metrics: Metrics
     logs: Logs
+    resources: Callable[[], list[dict[str, Any]]] = list
     refusals: Budget = field(default_factory=lambda: Budget(60))
+
+    @property
+    def configuration(self) -> Configuration:
+        """The one that counts now; take it once for the whole of an answer."""
+        return self.live.current
+
+    def reconfigure(self, token_seconds: int, urls: tuple[str, ...]) -> None:
+        """What the configuration says of the service itself, from now on."""
+        self.settings = replace(self.settings, token_seconds=token_seconds, urls=urls)
+        self.pilot_tokens.seconds = token_seconds
 
     def require_capacity(self) -> None:
         """Raises ApiError 503 with Retry-After when the database is too far behind to promise anything."""

@@ -21,8 +21,8 @@ router = APIRouter(tags=["files"])
 @router.head("/files/{sha256}", summary="Whether a file is there")
 async def check_file(request: Request, sha256: Digest, vo: Vo = None) -> Response:
     """200 with its Content-Length, or 404."""
-    caller = caller_of(request)
-    found = await service_of(request).storage.read(files.sizes, caller.acts_for(vo), [sha256])
+    service, caller = service_of(request), caller_of(request)
+    found = await service.storage.read(files.sizes, caller.acts_for(vo, service.configuration.vos), [sha256])
     if sha256 not in found:
         raise hide(f"file {sha256}", caller)
     return Response(headers={"Content-Length": str(found[sha256])}, media_type="application/octet-stream")
@@ -39,7 +39,8 @@ async def upload_file(request: Request, sha256: Digest, vo: Vo = None) -> Respon
 
     201 when it is new, 200 when it was there before.
     """
-    return await receive(request, service_of(request), caller_of(request).acts_for(vo), sha256)
+    service = service_of(request)
+    return await receive(request, service, caller_of(request).acts_for(vo, service.configuration.vos), sha256)
 
 
 @router.post(
@@ -50,7 +51,8 @@ async def upload_file(request: Request, sha256: Digest, vo: Vo = None) -> Respon
 )
 async def missing_files(request: Request, vo: Vo = None) -> Response:
     """Of the digests asked for, those that must be uploaded before a job may name them, in their order."""
-    service, target = service_of(request), caller_of(request).acts_for(vo)
+    service = service_of(request)
+    target = caller_of(request).acts_for(vo, service.configuration.vos)
     wanted = bodies.parse(MissingRequest, await bodies.read(request, 8 * MIB)).sha256
     found = await service.storage.read(files.has, target, wanted)
     return json_answer({"missing": [digest for digest in dict.fromkeys(wanted) if digest not in found]})

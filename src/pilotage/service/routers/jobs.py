@@ -41,7 +41,7 @@ async def submit_jobs(
     are not there. The same `Pilotage-Request` again answers the same ids.
     """
     service, caller = service_of(request), caller_of(request)
-    target = caller.acts_for(vo)
+    target = caller.acts_for(vo, service.configuration.vos)
     if target not in service.configuration.vos:
         raise ApiError(422, "invalid", f"vo: there is no VO {target!r} here; nothing would ever run its jobs.")
     service.require_capacity()

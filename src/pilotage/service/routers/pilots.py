@@ -191,7 +191,7 @@ async def make_bundle(request: Request) -> Response:
         made = await asyncio.to_thread(
             composing.compose_pilot,
             configuration,
-            caller.acts_for(wanted.vo),
+            caller.acts_for(wanted.vo, configuration.vos),
             resource,
             wanted.queue,
             settings.urls,

@@ -72,7 +72,8 @@ async def summary(
 
 @router.get("/flavours", summary="The kinds of pilots", responses=example({"flavours": [{"name": "LOCAL"}]}))
 async def list_flavours(request: Request) -> Response:
-    """Each flavour with its commands, in order, and their options as a pilot of your VO gets them."""
+    """Each flavour with its commands, in order, and their options as a pilot of your VO gets them; where there is no
+    such pilot (its toolbox is not there, say), the problem."""
     service, caller = service_of(request), caller_of(request)
     from pilotage.configuration import ConfigurationError
 
@@ -84,12 +85,21 @@ async def list_flavours(request: Request) -> Response:
 
 
 def _flavours(configuration: Any, vo: str | None) -> list[dict[str, Any]]:
-    from pilotage.configuration import pilots, toolboxes
+    from pilotage.configuration import ConfigurationError, pilots, shelf
+    from pilotage.configuration.schema import unknown
 
-    manifest = toolboxes.base()["commands"]
-    found = []
+    vo = vo or next(iter(configuration.vos), "")
+    if vo not in configuration.vos:
+        raise ConfigurationError(unknown("VO", vo, configuration.vos))
+    boxes = shelf.toolboxes_of(configuration, vo)
+    manifest = {name: entry for box in reversed(boxes) for name, entry in box["commands"].items()}
+    found: list[dict[str, Any]] = []
     for name in configuration.flavours:
-        profile = pilots.compose_pilot(configuration, vo or next(iter(configuration.vos), ""), flavour=name).profile
+        try:
+            profile = pilots.compose_pilot(configuration, vo, flavour=name).profile
+        except ConfigurationError as error:
+            found.append({"name": name, "commands": [], "limits": {}, "problem": str(error)})
+            continue
         commands = [{**command, "summary": manifest[command["name"]]["summary"]} for command in profile["commands"]]
         found.append({"name": name, "commands": commands, "limits": profile["limits"]})
     return found
