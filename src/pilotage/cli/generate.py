@@ -1,20 +1,21 @@
-"""`pilotage flavours`, `generate`, `inspect`: pilot scripts, made and read without a service."""
+"""`pilotage flavours`, `generate`: pilot scripts, made without a service."""
 
 from __future__ import annotations
 
 import json
 import os
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from .errors import CliError
-from .output import clean, print_fields, print_json, print_table
+from .output import print_json, print_table
 
 if TYPE_CHECKING:
-    from pilotage.configuration import Configuration
+    from pilotage.configuration import ComposedPilot, Configuration
 
 CONFIG_HELP = "Configuration file (YAML); without it the embedded defaults."
 
@@ -46,8 +47,10 @@ def refused(error: Any) -> CliError:
 
 def flavours(config: Config = None, as_json: Json = False) -> None:
     """List the flavours, and the commands of each."""
+    from pilotage.configuration.resolve import commands_of
+
     configuration = load_configuration(config)
-    found = {name: list(part.commands) for name, part in configuration.flavours.items()}
+    found = {name: commands_of(configuration, name) for name in configuration.flavours}
     if as_json:
         print_json([{"flavour": name, "commands": commands} for name, commands in found.items()])
         return
@@ -58,66 +61,155 @@ def flavours(config: Config = None, as_json: Json = False) -> None:
 def generate(
     flavour: Annotated[str | None, typer.Option(metavar="NAME", help="The flavour, e.g. LOCAL.")] = None,
     vo: Annotated[str | None, typer.Option(metavar="NAME", help="The VO; needed where there are several.")] = None,
+    site: Annotated[str | None, typer.Option(metavar="NAME", help="For a machine of this site.")] = None,
     resource: Annotated[
         str | None, typer.Option(metavar="NAME", help="For this resource (then the flavour is known).")
     ] = None,
     queue: Annotated[str | None, typer.Option(metavar="NAME", help="And this queue of it.")] = None,
+    given: Annotated[
+        list[str] | None, typer.Option("--set", metavar="COMMAND.OPTION=VALUE", help="Set an option; may be repeated.")
+    ] = None,
     url: Annotated[list[str] | None, typer.Option(metavar="URL", help="Where the pilot finds the service.")] = None,
     trust: Annotated[
         list[Path] | None, typer.Option(metavar="FILE", help="A PEM file of trust anchors that it pins.")
     ] = None,
     config: Config = None,
+    rendering: Annotated[
+        str, typer.Option(metavar="NAME", help="plain: the script; shell: it unpacks a Python if need be; tarball.")
+    ] = "plain",
+    python: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PLACE#sha256=HEX", help="With shell: a Python to unpack, a .tar.gz at a path or URL."),
+    ] = None,
+    add: Annotated[list[Path] | None, typer.Option(metavar="FILE", help="With tarball: put this file in, too.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write to this file.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only show what each command would do on this machine.")
+    ] = False,
     bundle: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Make DIR with pilot and credentials, by the service.")
     ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="With --dry-run: JSON for programs.")] = False,
 ) -> None:
     """Compose a pilot script and print it.
 
-    Example: pilotage generate --flavour LOCAL > pilot
+    Example: pilotage generate --flavour LOCAL --set RunJobAgent.idle_seconds=60 > pilot
 
     It works offline, from the embedded defaults or --config; --url tells the pilot where the service is. Such a script
-    carries no credentials. With --bundle the running service is asked for a pilot that can be started by hand at once:
-    DIR then holds `pilot` and its one-time `credentials.json`; run it with: sh DIR/pilot
+    carries no credentials. With --dry-run nothing is contacted and nothing is made: each command is shown with its
+    options, and what it would do here where it can tell. With --bundle the running service is asked for a pilot that
+    can be started by hand at once: DIR then holds `pilot` and its one-time `credentials.json`; run it with: sh
+    DIR/pilot
     """
     if bundle is not None:
-        if config or url or trust:
+        others = (config, url, trust, site, given, python, add, output, dry_run)
+        if any(others) or rendering != "plain":
             raise CliError(
-                "--bundle takes the running service's own configuration; leave --config, --url, --trust out", 2
+                "--bundle takes the running service's own configuration; it goes with --flavour, --vo, --resource and "
+                "--queue alone",
+                2,
             )
         _bundle(bundle, {"flavour": flavour, "vo": vo, "resource": resource, "queue": queue})
         return
-    if sys.stdout.isatty():
-        raise CliError("a pilot script is long; send it to a file: pilotage generate ... > pilot", 2)
-    sys.stdout.write(_compose(flavour, vo, resource, queue, url or [], trust or [], config))
+    if as_json and not dry_run:
+        raise CliError("--json goes with --dry-run; what a script is made of tells: pilotage inspect FILE --json", 2)
+    anchors = [anchor for file in trust or [] for anchor in read_anchors(file)]
+    wanted = Wanted(vo, flavour, site, resource, queue, tuple(url or ()), tuple(anchors), tuple(given or ()))
+    if dry_run:
+        from .dryrun import show
+
+        show(load_configuration(config), wanted, as_json)
+        return
+    deliver(
+        _rendered(rendering, wanted.compose(load_configuration(config)).script, python or [], add or []),
+        output,
+        "a pilot script is long; send it to a file: pilotage generate ... > pilot",
+    )
 
 
-def _compose(
-    flavour: str | None,
-    vo: str | None,
-    resource: str | None,
-    queue: str | None,
-    urls: list[str],
-    trust: list[Path],
-    config: Path | None,
-) -> str:
-    from pilotage.configuration import ConfigurationError, compose_pilot
-    from pilotage.configuration.toolboxes import ToolboxError
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which pilot the command line asks for."""
 
-    configuration = load_configuration(config)
-    if flavour is None and resource is None:
-        names = ", ".join(configuration.flavours)
-        raise CliError(f"which pilot? give --flavour NAME (there are: {names}) or --resource NAME", 2)
+    vo: str | None
+    flavour: str | None
+    site: str | None = None
+    resource: str | None = None
+    queue: str | None = None
+    urls: tuple[str, ...] = ()
+    trust: tuple[str, ...] = ()
+    given: tuple[str, ...] = ()
+
+    def compose(self, configuration: Configuration, plans: bool = False) -> ComposedPilot:
+        """That pilot; `plans`: for a dry run. Raises CliError."""
+        from pilotage.configuration import ConfigurationError, compose_pilot, shelf
+        from pilotage.configuration.given import layer
+
+        if self.flavour is None and self.resource is None:
+            names = ", ".join(configuration.flavours)
+            raise CliError(f"which pilot? give --flavour NAME (there are: {names}) or --resource NAME", 2)
+        vo = one_vo(configuration, self.vo)
+        try:
+            extra = [layer(self.given, shelf.toolboxes_of(configuration, vo))] if self.given else []
+            return compose_pilot(
+                configuration,
+                vo,
+                self.resource,
+                self.queue,
+                self.urls,
+                self.trust,
+                flavour=self.flavour,
+                site=self.site,
+                extra=extra,
+                plans=plans,
+            )
+        except ConfigurationError as error:
+            raise refused(error) from error
+
+
+def one_vo(configuration: Configuration, vo: str | None) -> str:
+    """The VO that is meant: the one that there is, where none is named. Raises CliError for one that is not there."""
+    from pilotage.configuration.schema import unknown
+
     if vo is None:
         if len(configuration.vos) != 1:
             raise CliError(f"for which VO? give --vo NAME (there are: {', '.join(configuration.vos) or 'none'})", 2)
-        vo = next(iter(configuration.vos))
-    anchors = [_read(file, "trust anchors") for file in trust]
+        return next(iter(configuration.vos))
+    if vo not in configuration.vos:
+        raise CliError(unknown("VO", vo, configuration.vos))
+    return vo
+
+
+def _rendered(name: str, script: str, python: list[str], add: list[Path]) -> bytes:
+    from pilotage.renderings import Material, Relocatable, RenderingError, render
+
+    names = [file.name for file in add]
+    if len(set(names)) < len(names):
+        raise CliError("two files of --add have the same name", 2)
     try:
-        return compose_pilot(configuration, vo, resource, queue, urls, anchors, flavour=flavour).script
-    except ConfigurationError as error:
-        raise refused(error) from error
-    except ToolboxError as error:
-        raise CliError(f"the toolbox cannot be built: {error}") from error
+        files = {file.name: file.read_bytes() for file in add}
+        return render(name, Material(script, files, [Relocatable.parse(text) for text in python])).data
+    except OSError as error:
+        raise CliError(f"cannot read {error.filename}: {error.strerror}") from error
+    except RenderingError as error:
+        raise CliError(str(error), 2) from error
+
+
+def deliver(data: bytes, output: Path | None, refusal: str) -> None:
+    """Write what was made to a file (replaced whole, executable), or to standard output unless that is a terminal."""
+    if output is None:
+        if sys.stdout.isatty():
+            raise CliError(refusal, 2)
+        sys.stdout.buffer.write(data)
+        return
+    draft = output.with_name(f".{output.name}.{os.getpid()}")
+    try:
+        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o755), "wb") as file:
+            file.write(data)
+        os.replace(draft, output)
+    except OSError as error:
+        draft.unlink(missing_ok=True)
+        raise CliError(f"cannot write {output}: {error.strerror}") from error
 
 
 def _bundle(directory: Path, wanted: dict[str, Any]) -> None:
@@ -142,7 +234,13 @@ def _write(file: Path, text: str, mode: int) -> None:
         out.write(text)
 
 
-def _read(file: Path, what: str) -> str:
+def read_anchors(file: Path) -> list[str]:
+    """The trust anchors (PEM) of a file. Raises CliError."""
+    return [read_text(file, "trust anchors")]
+
+
+def read_text(file: Path, what: str) -> str:
+    """A text file, its line ends as they are. Raises CliError."""
     try:
         with open(file, encoding="utf-8", newline="") as text:
             return text.read()
@@ -150,66 +248,3 @@ def _read(file: Path, what: str) -> str:
         raise CliError(f"cannot read {what} {file}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise CliError(f"{file} is not text: byte {error.start}") from error
-
-
-def inspect(
-    file: Annotated[Path, typer.Argument(metavar="PILOT", help="A pilot script.")],
-    sources: Annotated[Path | None, typer.Option(metavar="DIR", help="Unpack all that it carries into DIR.")] = None,
-    as_json: Json = False,
-) -> None:
-    """Show what a pilot script is made of.
-
-    That is profile and commands with all options; and that it was not altered since it was composed.
-    """
-    from pilotage_node.compose import ScriptError, read_script
-
-    try:
-        script = read_script(_read(file, "the pilot script"))
-    except ScriptError as error:
-        raise CliError(f"{file}: {error}") from error
-    if sources is not None:
-        _unpack(script.sections, sources)
-    if as_json:
-        print_json({"digest": script.digest, "profile": script.profile, "provenance": script.provenance})
-        return
-    profile = script.profile
-    where = "/".join(part for part in (profile["site"], profile["resource"], profile["queue"]) if part)
-    print_fields(
-        [
-            ("digest", f"sha256:{script.digest} (as its text)"),
-            ("flavour", profile["flavour"]),
-            ("VO", profile["vo"]),
-            ("where", where or "any machine"),
-            ("configuration", profile["revision"]),
-            ("service", ", ".join(profile["service"]["urls"]) or "none given"),
-            ("trust anchors", len(profile["service"]["trust"]) or "the node's own"),
-            (
-                "size",
-                f"{sum(len(text) for text in script.sections.values())} characters in {len(script.sections)} sections",
-            ),
-        ]
-    )
-    print()
-    rows = (
-        (number, command["name"], " ".join(f"{key}={json.dumps(value)}" for key, value in command["options"].items()))
-        for number, command in enumerate(profile["commands"])
-    )
-    print_table(("#", "COMMAND", "OPTIONS"), rows)
-    if sources is not None:
-        print(f"\nunpacked {len(script.sections)} files into {clean(sources)}")
-
-
-def _unpack(sections: dict[str, str], directory: Path) -> None:
-    """Write each section to a file of its name; a script of unknown origin does not choose where that is."""
-    from .fetch import safe_parts
-
-    for name, text in sections.items():
-        parts = safe_parts(name.partition(" ")[0])
-        target = directory.joinpath(*parts)
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            if not target.parent.resolve().is_relative_to(directory.resolve()) or target.is_symlink():
-                raise CliError(f"refused to write through a link at {target}")
-            target.write_text(text, encoding="utf-8")
-        except OSError as error:
-            raise CliError(f"cannot write {target}: {error.strerror}") from error
