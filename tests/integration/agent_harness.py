@@ -4,12 +4,10 @@ The agent, its jobs, their limits and their files are real; what is played is th
 """
 
 import hashlib
-import itertools
 import json
 import os
 import select
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -17,6 +15,10 @@ import time
 from pathlib import Path
 
 import pilotage_node
+from pilotage.testing.jobs import Jobs, job, sh
+from pilotage.testing.processes import carrying, end, eventually
+
+__all__ = ["NODE", "SOURCES", "Agent", "carrying", "eventually", "job", "sh"]
 
 SOURCES = str(Path(pilotage_node.__file__).parent.parent)
 PATIENCE = 60.0
@@ -35,26 +37,25 @@ known = dict(profile={"tags": ["here"]}, workdir=given["workdir"], service_urls=
 known.update(started=time.monotonic(), registration={})
 options = {name: option.default for name, option in RunJobAgent.options.items()}
 entry = {"module": RunJobAgent.__module__, "name": "RunJobAgent", "options": dict(options, **given["options"])}
+entry["provides"] = []
 try:
-    work(socket.socket(fileno=given["fd"]), entry, known)
+    work(socket.socket(fileno=given["fd"]), entry, {"node": given["node"]}, known)
 finally:
     processes.kill_tree(os.getpid())  # as the runner does with what a command left
 """
 NODE = {"cores": 2, "memory_mib": 4000, "disk_mib": 20000, "gpus": 0, "platform": "x86_64-test", "seconds_left": None}
 
 
-class Agent:
-    """A running agent and what its runner knows.
-
-    queue: specs that wait; results: last reports by lease; started: leases said to be Running; states: all it said.
-    """
+class Agent(Jobs):
+    """A running agent and what its runner knows; the jobs of its service. states: all that it said."""
 
     def __init__(self, workdir, node=None, options=None, python=None, environment=None, sources=SOURCES):
+        super().__init__()
         self.workdir = Path(workdir)
         self.workdir.mkdir(exist_ok=True)
         self.ours, theirs = socket.socketpair()
         given = {"fd": theirs.fileno(), "workdir": str(workdir), "options": options or {}}
-        self.node = dict(NODE, **node or {})
+        given["node"] = dict(NODE, **node or {})
         self.output = open(self.workdir.parent / (self.workdir.name + ".log"), "w+b")
         self.process = subprocess.Popen(
             [*(python or [sys.executable]), "-I", "-S", "-c", DRIVER, sources, json.dumps(given)],
@@ -66,12 +67,10 @@ class Agent:
         )
         theirs.close()
         self.buffer = b""
-        self.queue, self.files, self.states, self.orders = [], {}, [], []
-        self.results, self.started, self.leased, self.stored, self.result = {}, set(), {}, [], None
-        self.numbers = itertools.count(1)
-        self.reached, self.granting, self.acknowledging, self.withheld = True, True, True, set()
-        self.syncs, self.begun = 0, False
+        self.states, self.stored, self.result, self.reached = [], [], None, True
+        self.syncs = 0
         self.broken = set()
+        self.heard, self.untold = {}, []  # reports that the service, which may be away, does not have yet
 
     # -- messages
 
@@ -109,17 +108,15 @@ class Agent:
             if message is not None:
                 self.take(message)
             if time.monotonic() > sync_at and self.states and self.result is None:
-                self.answer(self.states[-1])
+                self.answer(dict(self.states[-1], want=None))
                 sync_at = time.monotonic() + 2
 
     def take(self, message):
         operation = message["op"]
-        if not self.begun:  # the command has told what it is
-            self.begun = True
-            self.send({"op": "start", "facts": {"node": self.node}})
-        elif operation == "jobs":
-            self.states.append(message)
-            if message["urgent"]:
+        if operation == "jobs":
+            self.hear(message["reports"])
+            if "held" in message:
+                self.states.append(message)
                 self.answer(message)
         elif operation == "get":
             error = None if message["sha256"] in self.files else "404 no such file"
@@ -127,66 +124,37 @@ class Agent:
                 path = Path(message["path"])
                 path.write_bytes(self.files[message["sha256"]])
                 os.chown(path, path.parent.stat().st_uid, -1)  # the courier and the agent are one user
-            self.send({"op": "transferred", "id": message["id"], "error": error})
+            self.send(dict(message, op="transferred", error=error))
         elif operation == "put":
             data = Path(message["path"]).read_bytes()
             error = "507 no room" if message["name"] in self.broken else None
             self.stored.append((message["token"], message["name"], data))
             digest = hashlib.sha256(data).hexdigest()
-            self.send({"op": "transferred", "id": message["id"], "error": error, "size": len(data), "sha256": digest})
+            self.send(dict(message, op="transferred", error=error, size=len(data), sha256=digest))
         elif operation == "result":
             self.result = message
 
     # -- the service
 
+    def hear(self, reports):
+        """The runner keeps them; each comes once."""
+        for report in reports:
+            report["id"] = f"{report['lease']}.{report['state']}"
+            assert report["id"] not in self.heard
+            self.heard[report["id"]] = report
+        self.untold += reports
+
     def answer(self, state):
         """One synchronisation."""
         self.syncs += 1
         if not self.reached:
-            self.send({"op": "jobs", "reached": False, "again_seconds": 0.5})
             return
-        for report in state["reports"]:
-            if report["state"] == "Running":
-                self.started.add(report["lease"])
-            else:
-                self.results.setdefault(report["lease"], report)
-                self.leased.pop(report["lease"], None)
-        granted = self.match(state["want"]) if state["want"] and self.granting else []
-        unknown = [grant for lease, grant in self.leased.items() if lease not in state["held"]]
-        self.send(
-            {
-                "op": "jobs",
-                "hold": [lease for lease in self.leased if lease not in self.withheld],
-                "granted": unknown,
-                "acknowledged": [report["id"] for report in state["reports"]] if self.acknowledging else [],
-                "orders": self.orders,
-                "empty": bool(state["want"]) and not granted,
-                "again_seconds": 10,
-                "reached": True,
-            }
-        )
-
-    def match(self, want):
-        granted, room, ahead = [], want["cores"], want["ahead"]
-        while self.queue and (room >= self.queue[0].get("cores", 1) or ahead > 0):
-            spec = self.queue.pop(0)
-            if room >= spec.get("cores", 1):
-                room -= spec.get("cores", 1)
-            else:
-                ahead -= 1
-            number = next(self.numbers)
-            grant = {"lease": f"lease-{number}", "job": number, "attempt": 1, "token": f"token-{number}"}
-            granted.append(dict(grant, spec=job(**spec)))
-        self.leased.update({grant["lease"]: grant for grant in granted})
-        return granted
+        told = super().answer(dict(state, reports=self.untold))
+        self.untold = []
+        empty = bool(state["want"]) and not told.pop("new")
+        self.send(dict(told, op="jobs", empty=empty))
 
     # -- for tests
-
-    def put(self, data):
-        """Store an input file; its digest."""
-        digest = hashlib.sha256(data).hexdigest()
-        self.files[digest] = data
-        return digest
 
     def run(self, *specs, seconds=PATIENCE):
         """Run jobs to their ends; the last reports in order."""
@@ -206,66 +174,13 @@ class Agent:
 
     def processes(self):
         """Live processes of its jobs, and itself."""
-        return carrying(str(self.workdir))
+        return list(carrying(str(self.workdir)))
 
     def close(self):
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait()
         self.ours.close()
-        for pid in self.processes():
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
+        end(self.processes())
         self.output.close()
         shutil.rmtree(self.workdir, ignore_errors=True)
-
-
-def carrying(mark):
-    """Pids of live processes that name ``mark`` in command line, environment or working directory."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit() or int(entry.name) == os.getpid():
-            continue
-        try:
-            state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
-            text = (entry / "cmdline").read_bytes() + (entry / "environ").read_bytes()
-            text += os.readlink(entry / "cwd").encode()
-        except OSError:
-            continue
-        if state != "Z" and mark.encode() in text:
-            found.append(int(entry.name))
-    return found
-
-
-def job(**changed):
-    """A job's spec as it is granted."""
-    spec = {
-        "command": ["/bin/true"],
-        "environment": {},
-        "inputs": [],
-        "outputs": [],
-        "stdout_mib": 1,
-        "cores": 1,
-        "memory_mib": None,
-        "disk_mib": None,
-        "gpus": 0,
-        "wall_seconds": 600,
-        "cpu_seconds": None,
-        "isolation": "none",
-    }
-    assert set(changed) <= set(spec)
-    return dict(spec, **changed)
-
-
-def sh(script, **changed):
-    """A job that runs a shell script."""
-    return dict(changed, command=["/bin/sh", "-c", script])
-
-
-def eventually(what, seconds=PATIENCE):
-    until = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < until, what
-        time.sleep(0.05)

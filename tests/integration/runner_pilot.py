@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
-import signal
 import subprocess
 import sys
 import textwrap
@@ -15,12 +15,27 @@ from typing import Any
 
 import pytest
 
-PATIENCE = 60.0
+from pilotage.testing.processes import PATIENCE, carrying, end, eventually
+from pilotage_node.command import CONTINUE, Command
+from pilotage_node.compose.composer import TRAITS
+
 REPOSITORY = Path(__file__).parents[2]
 COMMANDS = """
 import os, signal, subprocess, sys, time
 from pilotage_node.command import CONTINUE, Command, CommandFailed, Option
 """
+
+
+def traits(commands: str, name: str) -> dict[str, Any]:
+    """What the composer writes of a command into the profile: the attributes of its class, read from the source."""
+    found: dict[str, Any] = {trait: getattr(Command, trait) for trait in TRAITS}
+    for node in ast.walk(ast.parse(textwrap.dedent(commands))):
+        if isinstance(node, ast.ClassDef) and node.name == name:
+            for line in node.body:
+                target = getattr(line, "targets", [None])[0]
+                if isinstance(line, ast.Assign) and isinstance(target, ast.Name) and target.id in TRAITS:
+                    found[target.id] = eval(ast.unparse(line.value), {"CONTINUE": CONTINUE})
+    return found
 
 
 class Pilot:
@@ -56,10 +71,11 @@ class Pilot:
             "flavour": "TEST",
             "revision": "1",
             "service": {"urls": ["https://service.example"], "trust": []},
-            "limits": limits or {},
+            "limits": dict.fromkeys(("cores", "memory_mib", "disk_mib", "gpus", "wall_seconds")) | (limits or {}),
             "log_mib": log_mib,
             "commands": [
-                {"name": name, "module": "commands", "options": (options or {}).get(name, {})} for name in names.split()
+                {"name": name, "module": "commands", "options": (options or {}).get(name, {}), **traits(commands, name)}
+                for name in names.split()
             ],
         }
         (self.home / "scenario.json").write_text(json.dumps({"profile": profile, "changed": changed}))
@@ -89,13 +105,7 @@ class Pilot:
         self.process.send_signal(number)
 
     def eventually(self, what: Callable[[], Any], patience: float = PATIENCE) -> Any:
-        until = time.monotonic() + patience
-        while True:
-            value = what()
-            if value:
-                return value
-            assert time.monotonic() < until, self.output
-            time.sleep(0.02)
+        return eventually(what, lambda: self.output, patience)
 
     @property
     def output(self) -> str:
@@ -126,17 +136,7 @@ class Pilot:
 
     def processes(self) -> dict[int, str]:
         """{pid: name} of every live process that works in this test's directory or was started from it."""
-        found = {}
-        for entry in Path("/proc").iterdir():
-            try:
-                place = os.readlink(entry / "cwd").removesuffix(" (deleted)")
-                words = (entry / "cmdline").read_bytes()
-                state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
-                if state != "Z" and (place.startswith(str(self.home)) or str(self.home).encode() in words):
-                    found[int(entry.name)] = (entry / "comm").read_text().strip()
-            except (OSError, ValueError):
-                continue
-        return found
+        return carrying(str(self.home), ("cmdline",))
 
     def pid_of(self, name: str) -> int:
         return int(self.eventually(lambda: [pid for pid, its in self.processes().items() if its == name])[0])
@@ -149,8 +149,7 @@ class Pilot:
         while self.processes() and time.monotonic() < until:
             time.sleep(0.02)
         left = self.processes()
-        for pid in left:
-            os.kill(pid, signal.SIGKILL)
+        end(left)
         assert not left, f"left behind: {left}\n{self.output}"
 
 

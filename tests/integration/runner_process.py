@@ -29,6 +29,7 @@ def accept(message):
             "token": "t",
             "sync_seconds": 60,
             "time": 1.0,
+            "lease_seconds": 120,
             "log_offset": 0,
             "sequence": 0,
         }
@@ -69,7 +70,8 @@ def courier_of(directory):
                     reply = {"op": "transferred", "id": message["id"], "error": None, "size": 3, "sha256": "s"}
                 else:
                     found = found or accept(message)
-                    reply = {"op": "answer", "id": message["id"], "status": found[0], "body": found[1]}
+                    reply = {"op": "answer", "status": found[0], "body": found[1], "seconds": 0.001}
+                    reply["retry_after"] = found[1].get("retry_after", 0)
                 sock.sendall(channel.encode(reply))
 
     return courier

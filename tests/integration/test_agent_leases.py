@@ -37,26 +37,17 @@ def test_a_service_that_is_not_reached_is_not_an_empty_answer(make):
     assert time.monotonic() - begun >= 4
 
 
-def test_results_wait_until_they_are_acknowledged_and_are_told_once_more(make):
+def test_results_are_told_while_the_service_is_not_reached(make):
+    """Once: it is the runner who keeps them until the service has them."""
     agent = make()
-    agent.acknowledging = False
-    [report] = agent.run(sh("echo once"))
-    agent.until(lambda: agent.syncs > 4)
-    assert [r["id"] for r in agent.states[-1]["reports"]] == [report["id"]]
-    assert agent.states[-1]["held"] == []
+    agent.queue = [sh("sleep 2; echo once")]
+    agent.until(lambda: agent.started)
+    agent.reached = False
+    agent.until(lambda: "lease-1.Done" in agent.heard)
     agent.drain()
     assert agent.wait() == 0
-    assert [r["id"] for r in agent.states[-1]["reports"]] == [report["id"]], "the runner delivers them"
-
-
-def test_it_does_not_leave_by_itself_before_all_is_acknowledged(make):
-    agent = make(options={"idle_seconds": 0.1})
-    agent.acknowledging = False
-    agent.run({})
-    agent.until(lambda: agent.syncs > 6)
-    assert agent.result is None
-    agent.acknowledging = True
-    assert agent.wait() == 0
+    assert agent.heard["lease-1.Done"]["stdout"] == "once\n"
+    assert agent.states[-1]["held"] == [] and 2 <= agent.states[-1]["busy_seconds"] < 60
 
 
 def test_a_lease_is_never_started_twice(make, tmp_path):
@@ -67,8 +58,8 @@ def test_a_lease_is_never_started_twice(make, tmp_path):
     agent.until(lambda: agent.states)
     for _ in range(2):
         agent.leased["L"] = grant
-        answer = {"op": "jobs", "hold": ["L"], "granted": [grant, grant], "acknowledged": [], "orders": []}
-        agent.send(dict(answer, empty=False, reached=True))
+        answer = {"op": "jobs", "hold": ["L"], "granted": [grant, grant], "orders": []}
+        agent.send(dict(answer, empty=False))
         agent.until(lambda: "L" in agent.results)
     agent.run({})
     assert marks.read_text() == "x\n"

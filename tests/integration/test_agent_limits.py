@@ -6,7 +6,7 @@ from tests.integration.agent_harness import Agent, carrying, eventually, sh
 
 @pytest.fixture
 def agent(tmp_path):
-    one = Agent(tmp_path / "pilot", node={"cores": 4})
+    one = Agent(tmp_path / "pilot", node={"cores": 4}, options={"grace_seconds": 0.0})
     yield one
     one.close()
 
@@ -94,7 +94,7 @@ def test_the_agent_leaves_no_process_when_it_ends(agent, tmp_path):
     script = f"setsid sh -c 'echo $$ >> {mark}; {DEAF}' & sleep 300"
     agent.queue = [sh(script), sh(script, isolation="preferred")]
     agent.until(lambda: mark.exists())
-    agent.drain("kill")
+    agent.drain("signal SIGTERM")
     agent.wait()
     assert [ends(report) for report in agent.results.values()] == [("Failed", "drained")] * 2
     assert agent.processes() == []

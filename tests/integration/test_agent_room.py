@@ -6,7 +6,8 @@ from collections import deque
 import pytest
 
 from pilotage_node.agent import ahead
-from pilotage_node.agent.files import Stream, checked, disk_use, matches, remove
+from pilotage_node.agent.files import Stream, checked, disk_use, matches
+from pilotage_node.processes import remove_tree
 from pilotage_node.protocol import AHEAD, INLINE
 
 
@@ -69,7 +70,7 @@ def test_use_of_disk_and_removal(tmp_path):
     (top / "out").symlink_to(tmp_path)
     (tmp_path / "other").write_bytes(os.urandom(1 << 20))
     assert 1 << 20 <= disk_use(str(top)) < 1.2 * (1 << 20)
-    remove(str(top))
+    remove_tree(str(top))
     assert not top.exists() and (tmp_path / "other").exists()
 
 

@@ -63,14 +63,17 @@ def uncover(path):
     return out
 
 def descriptors():
-    return sorted(set(os.listdir("/proc/self/fd")) - {"0", "1", "2"})[1:] or 1 / 0  # one is that of the listing
+    open_ones = {name: os.path.realpath("/proc/self/fd/" + name) for name in os.listdir("/proc/self/fd")}
+    own = ("/proc/", "libffi.so")  # the listing itself; new versions of what is below ctypes keep themselves open
+    kept = [path for name, path in open_ones.items() if name not in "012" and not any(o in path for o in own)]
+    return kept or 1 / 0
 
+attempt("descriptors", descriptors)
 for pid in given["pids"]:
     attempt("proc %d" % pid, lambda: read("/proc/%d/environ" % pid))
     attempt("signal %d" % pid, lambda: os.kill(pid, 0))
     attempt("ptrace %d" % pid, lambda: ptrace(pid))
 attempt("search", search_proc)
-attempt("descriptors", descriptors)
 for path in given["secrets"]:
     attempt("read " + path, lambda: read(path))
     attempt("root " + path, lambda: through("root" + path))

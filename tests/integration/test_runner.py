@@ -91,7 +91,7 @@ def test_registration_comes_before_the_first_command(pilot: Pilot) -> None:
         class Look(Command):
             def do(self):
                 with open(os.path.join(os.path.dirname(self.pilot.workdir), "wire.jsonl")) as wire:
-                    print("ops", [line.split('"')[3] for line in wire], self.pilot.registration["reached"])
+                    print("ops", [line.split('"')[3] for line in wire], self.pilot.registration["seconds"] > 0)
         """,
         "Look",
     )

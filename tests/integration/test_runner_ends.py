@@ -152,7 +152,7 @@ def test_zombies_are_reaped(pilot: Pilot) -> None:
                 from pilotage_node import processes
                 everything = processes.snapshot()
                 mine = [everything[pid] for pid in processes.descendants(everything, self.pilot.pid)]
-                print("zombies", [one.name for one in mine if one.state == "Z"])
+                print("zombies", [one.pid for one in mine if one.state == "Z"])
         """,
         "Forks Counts",
     )
@@ -259,7 +259,7 @@ class Finishes(Command):
     def do(self):
         message = {"op": ""}
         while message["op"] != "drain":
-            self.pilot.send({"op": "jobs", "held": [], "reports": [], "want": None, "urgent": True})
+            self.pilot.send({"op": "jobs", "held": [], "reports": [], "want": None, "busy_seconds": 0})
             message = self.pilot.receive(1000)
         print("waiting by", message["reason"])
         while not os.path.exists("../go"):
@@ -470,7 +470,7 @@ def test_an_internal_error_ends_everything_and_says_so(pilot: Pilot) -> None:
 
 
 def test_an_internal_error_later_is_told_to_the_service(pilot: Pilot) -> None:
-    code = pilot.run(WAITS, "Waits", load_seconds="nonsense")
+    code = pilot.run(WAITS.replace("timeout = 0", "timeout = 'nonsense'"), "Waits")
     assert code == exitcodes.INTERNAL
     report = pilot.syncs[-1]["reports"][-1]
     assert (report["kind"], report["exit_code"]) == ("pilot", exitcodes.INTERNAL)

@@ -14,7 +14,6 @@ from tests.integration.runner_pilot import Pilot, pilot
 from pilotage_node import exitcodes
 from pilotage_node.runner.link import COALESCE, LONGEST, Link
 from pilotage_node.runner.log import Log
-from pilotage_node.runner.record import Jobs
 
 __all__ = ["pilot"]
 
@@ -164,23 +163,16 @@ AGENT = """
 class Agent(Command):
     timeout = 0
     def do(self):
-        done, held, reports, n = 0, {}, {}, 0
+        done, reports = 0, []
         while done < 40:
-            state = {"op": "jobs", "held": list(held), "reports": list(reports.values()), "urgent": True}
-            self.pilot.send(dict(state, want={"ahead": 8} if done < 40 else None))
+            state = {"op": "jobs", "held": [], "reports": reports, "want": {"ahead": 8}}
+            self.pilot.send(dict(state, busy_seconds=done / 1e3))
             answer = self.pilot.receive(60)
-            if not answer["reached"]:
-                continue
-            for name in answer["acknowledged"]:
-                done += reports.pop(name, None) is not None
-            for grant in answer["granted"]:
-                held[grant["lease"]] = grant
-            for lease in list(held):
-                n += 1
-                usage = {"cpu_user": 1.0, "cpu_system": 0.5, "max_rss_mib": 7, "read_mib": 0, "write_mib": 1}
-                reports["r%d" % n] = {"id": "r%d" % n, "kind": "job", "lease": lease, "state": "Done", "reason": "exit",
-                                      "wall_seconds": 0.001, "usage": usage}
-                del held[lease]
+            done += len(reports)
+            usage = {"cpu_user": 1.0, "cpu_system": 0.5, "max_rss_mib": 7, "read_mib": 0, "write_mib": 1}
+            report = {"kind": "job", "state": "Done", "reason": "exit", "wall_seconds": 0.001, "usage": usage}
+            reports = [dict(report, lease=grant["lease"], job=grant["job"]) for grant in answer["granted"]]
+        self.pilot.send({"op": "jobs", "held": [], "reports": reports, "want": None, "busy_seconds": 0.04})
         print("all", done, "orders", answer["orders"])
 """
 
@@ -209,15 +201,17 @@ def test_agent_gets_jobs_and_each_is_counted_once(pilot: Pilot, lose: str) -> No
     assert totals["count"] == len(jobs) >= 40 and totals["states"] == {"Done": len(jobs)}
     assert totals["cpu_user"] == pytest.approx(len(jobs)) and totals["max_rss_mib"] == 7
     assert len({job["lease"] for job in jobs}) == len(jobs) and jobs[0]["job"] is not None
-    assert 0 < totals["busy_seconds"] < record["seconds"]
+    assert totals["busy_seconds"] == 0.04
+    told = [report for body in pilot.syncs for report in body["reports"] if report["kind"] == "job"]
+    assert {report["lease"] for report in told} == {job["lease"] for job in jobs}, "none is lost with an answer"
 
 
 def test_reports_of_an_agent_that_crashed_are_delivered_and_its_leases_let_go(pilot: Pilot) -> None:
     crash = """
     class Agent(Command):
         def do(self):
-            report = {"id": "r1", "kind": "job", "lease": "l1", "state": "Done", "wall_seconds": 1}
-            self.pilot.send({"op": "jobs", "held": ["l2"], "reports": [report], "want": None, "urgent": False})
+            report = {"kind": "job", "lease": "l1", "state": "Done", "wall_seconds": 1}
+            self.pilot.send({"op": "jobs", "held": ["l2"], "reports": [report], "want": None, "busy_seconds": 1})
             os.kill(os.getpid(), signal.SIGKILL)
     """
     assert pilot.run(crash, "Agent") == exitcodes.CRASHED
@@ -239,9 +233,9 @@ def test_big_messages_both_ways_do_not_deadlock(pilot: Pilot) -> None:
             timeout = 60
             def do(self):
                 for n in range(5):
-                    reports = [{"id": "r%d" % n, "kind": "x", "text": "y" * 2000000}]
+                    state = {"op": "jobs", "held": [], "want": {"ahead": 1}, "busy_seconds": 0}
                     for _ in range(3):
-                        self.pilot.send({"op": "jobs", "held": [], "reports": reports, "want": {}, "urgent": True})
+                        self.pilot.send(dict(state, reports=[{"kind": "x", "state": "Running", "text": "y" * 2000000}]))
                 time.sleep(1)
                 print("size", len(self.pilot.receive(60)["granted"][0]["spec"]))
         """,
@@ -277,8 +271,9 @@ def link_of(now: float = 0.0, **registration: Any) -> Link:
     """A registered Link without a pilot around it."""
     runner = SimpleNamespace(text=Log([], 1 << 20, {"secret": "x"}), identity={}, leaving=None)
     link = Link(runner, {})
-    link.waiting = "register"
-    link.answered({"status": 200, "body": {"sync_seconds": 60, **registration}})
+    link.waiting, link.courier = "register", SimpleNamespace()
+    body = {"time": 0, "sync_seconds": 60, "lease_seconds": 120, "sequence": 0, "log_offset": 0, **registration}
+    link.answered({"status": 200, "body": body, "seconds": 0.1, "retry_after": 0})
     return link
 
 
@@ -287,7 +282,7 @@ def pauses(link: Link, count: int, **answer: Any) -> list[float]:
     for _ in range(count):
         link.waiting, link.body = "sync", {"want": None}
         before = time.monotonic()
-        link.answered({"status": 0, "body": {"error": "no route"}, **answer})
+        link.answered({"status": 0, "body": {"error": "no route"}, "retry_after": 0, **answer})
         assert link.due() == link.not_before
         found.append(link.not_before - before)
     return found
@@ -317,17 +312,20 @@ def test_when_to_speak_next() -> None:
 
 def test_what_is_not_acknowledged_is_kept() -> None:
     link = link_of()
-    agent = SimpleNamespace()
+    agent = SimpleNamespace(send=lambda message: None)
     link.report({"kind": "command"})
-    link.agent, link.state = agent, {"held": ["l"], "reports": [{"id": "r1"}], "want": {}, "urgent": True}
+    link.report({"kind": "job"})
+    link.agent, link.state = agent, {"held": ["l"], "want": {}}
     body = link.compose()
     [first, second] = [report["id"] for report in body["reports"]]
-    assert second == "r1" and body["held"] == ["l"] and body["want"] == {}
-    link.body, link.waiting, link.asker = body, "sync", None
-    link.answered({"status": 200, "body": {"acknowledged": [first, "unknown"], "again_seconds": 10}})
+    assert body["held"] == ["l"] and body["want"] == {}
+    link.body, link.waiting = body, "sync"
+    told = {"acknowledged": [first, "unknown"], "again_seconds": 10, "log_offset": 0}
+    link.answered({"status": 200, "body": dict(told, hold=[], granted=[], orders=[]), "retry_after": 0})
     link.gone(agent)
     body = link.compose()
-    assert [report["id"] for report in body["reports"]] == ["r1"] and body["held"] == [] and body["want"] is None
+    assert [report["id"] for report in body["reports"]] == [second]
+    assert not body["held"] and body["want"] is None
 
 
 def test_an_answer_that_is_not_understood_is_a_failure(pilot: Pilot) -> None:
@@ -339,35 +337,3 @@ def test_an_answer_that_is_not_understood_is_a_failure(pilot: Pilot) -> None:
     assert pilot.run(QUICK, "Quick", service=nonsense) == 0
     assert pilot.log.count("what is not understood") == 2
     assert "pilot:" in kinds(pilot.syncs)
-
-
-def test_busy_time_is_the_union_of_the_jobs_times() -> None:
-    jobs = Jobs()
-
-    def report(name: str, seconds: float, **ended: float) -> dict[str, Any]:
-        return {"id": name, "kind": "job", "lease": name, "state": "Done", "wall_seconds": seconds, **ended}
-
-    jobs.reported([report("a", 2, ended=102), report("b", 2, ended=112), report("c", 2, ended=107)], 200)
-    assert jobs.summary()["busy_seconds"] == 6
-    jobs.reported([report("d", 1, ended=101.5), report("e", 4, ended=108)], 200)
-    assert jobs.summary()["busy_seconds"] == 8
-    jobs.reported([report("f", 0.5), {**report("g", 0.25), "state": "Returned"}], 200)
-    assert jobs.summary()["busy_seconds"] == 8.5 and jobs.summary()["count"] == 6
-    jobs.reported([report("h", 100, ended=200)], 200)
-    assert jobs.summary()["busy_seconds"] == 100
-
-
-def test_the_end_of_a_job_is_not_told_to_the_service(pilot: Pilot) -> None:
-    agent = """
-    class Agent(Command):
-        def do(self):
-            now = time.monotonic()
-            reports = [{"id": "r%d" % n, "kind": "job", "lease": "l", "state": "Done", "wall_seconds": 0.01,
-                        "ended": now - n} for n in range(3)]
-            self.pilot.send({"op": "jobs", "held": [], "reports": reports, "want": None, "urgent": True})
-            self.pilot.receive(60)
-    """
-    assert pilot.run(agent, "Agent") == 0
-    jobs = [report for body in pilot.syncs for report in body["reports"] if report["kind"] == "job"]
-    assert len(jobs) >= 3 and not any("ended" in report for report in jobs)
-    assert pilot.record["job_totals"]["busy_seconds"] == pytest.approx(0.03, abs=0.001)

@@ -107,14 +107,6 @@ def test_an_endpoint_that_answers_passes(pair, capsys):
     assert endpoint in capsys.readouterr().out
 
 
-def test_a_service_that_was_not_reached_fails(pair):
-    channel, _ = pair
-    channel.registration = {"reached": False, "clock_skew": None, "seconds": 0.0}
-    with pytest.raises(CommandFailed) as failure:
-        ready(RunEnvironmentTest, channel, min_disk_mib=1).do()
-    assert failure.value.code == exitcodes.CONNECTIVITY
-
-
 def test_a_full_disk_fails_the_write_test(pair):
     channel, _ = pair
     os.symlink("/dev/full", os.path.join(channel.workdir, "write-test"))

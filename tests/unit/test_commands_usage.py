@@ -8,7 +8,6 @@ import sys
 import threading
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from command_channel import answer_calls, finished, pair, ready
@@ -32,6 +31,10 @@ input()
 
 
 # --- RunMonitoringAgent
+
+
+def total(usage):
+    return usage["cpu_user"] + usage["cpu_system"]
 
 
 def sampled(runner, enough, seconds=60):
@@ -60,7 +63,7 @@ def test_samples_count_the_tree_keep_maxima_and_end_on_drain(pair, monkeypatch):
     first = sampled(runner, lambda usage: True)
     job = subprocess.Popen([sys.executable, "-c", BURN], stdin=subprocess.PIPE)
     try:
-        busy = sampled(runner, lambda usage: usage["cpu_user"] + usage["cpu_system"] > first["cpu_user"] + 0.4)
+        busy = sampled(runner, lambda usage: total(usage) > total(first) + 0.4)
         assert busy["processes"] > first["processes"]
         assert busy["max_rss_mib"] >= first["rss_mib"] + 50
         assert busy["max_cores_busy"] > 0
@@ -69,8 +72,7 @@ def test_samples_count_the_tree_keep_maxima_and_end_on_drain(pair, monkeypatch):
     finally:
         job.communicate(b"\n")
     after = sampled(runner, lambda usage: usage["processes"] == first["processes"])
-    total = after["cpu_user"] + after["cpu_system"]
-    assert total >= busy["cpu_user"] + busy["cpu_system"] - 0.05  # what an ended job used stays in the account
+    assert total(after) >= total(busy) - 0.05  # what an ended job used stays in the account
     assert after["max_processes"] >= busy["processes"] and after["max_rss_mib"] >= busy["max_rss_mib"]
     assert after["rss_mib"] < busy["max_rss_mib"]
     runner.send({"op": "drain", "reason": "over"})
@@ -112,13 +114,13 @@ COMMANDS = [
 def record(count, beat):
     """The runner's own record of a pilot of 100 s in which ``count`` jobs ran, all in its last 10 s."""
     now = time.monotonic()
-    kept = Record("stamp", SimpleNamespace(profile={}, digest="0"), now - 100)
+    kept = Record(now - 100, {}, "stamp")
     kept.fields["commands"] = COMMANDS
     if beat:
-        kept.sampled(beat)
+        kept.fields["beat"] = beat
     ended = {"kind": "job", "state": "Done", "reason": "exit", "wall_seconds": 10.0}
-    kept.jobs.granted([{"lease": f"l{n}", "job": 100 + n} for n in range(count)])
-    kept.jobs.reported([dict(ended, id=f"r{n}", lease=f"l{n}", usage=usage(8, 1, 50 + n)) for n in range(count)], now)
+    reports = [dict(ended, lease=f"l{n}", job=100 + n, usage=usage(8, 1, 50 + n)) for n in range(count)]
+    kept.jobs.told({"busy_seconds": 10.0 if count else 0, "reports": reports})
     return dict(kept.document(), usage=usage(61.0, 5.0, 80, 3.0, 7.0))
 
 

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.unit.http_service import Server, answering, certificate, hang_up, reply
 
+from pilotage.testing.http import Server, answering, certificate, hang_up, reply
 from pilotage_node import courier
 from pilotage_node.courier import service, transfers
 

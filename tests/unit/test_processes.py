@@ -33,7 +33,7 @@ def eventually(what: Callable[[], Any]) -> Any:
 def test_fields(tmp_path: Path) -> None:
     [one] = processes.snapshot(tree_of(tmp_path, (42, 1, "a) R 9 (b"))).values()
     ticks = os.sysconf("SC_CLK_TCK")
-    assert (one.pid, one.ppid, one.pgid, one.session, one.state, one.name) == (42, 1, 7, 8, "S", "a) R 9 (b")
+    assert (one.pid, one.ppid, one.session, one.state) == (42, 1, 8, "S")
     assert (one.cpu_user, one.cpu_system) == (250 / ticks, 50 / ticks)
     assert (one.reaped_user, one.reaped_system) == (1000 / ticks, 200 / ticks)
     assert (one.start_ticks, one.rss) == (12345, 256 * os.sysconf("SC_PAGE_SIZE"))

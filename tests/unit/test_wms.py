@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pilotage.wms import jobs, leases, matching, pilots, requirements, shares
-from pilotage_node import exitcodes
+from pilotage_node import exitcodes, meanings
 
 
 @pytest.mark.parametrize("module", [jobs, leases, pilots, requirements, shares, matching], ids=lambda m: m.__name__)
@@ -40,7 +40,7 @@ def test_only_a_lost_pilot_comes_back() -> None:
 
 
 def test_a_pilot_without_work_or_sent_home_has_not_failed() -> None:
-    done = {code for code in exitcodes.TABLE if pilots.end_state(code) == pilots.DONE}
+    done = {code for code in meanings.TABLE if pilots.end_state(code) == pilots.DONE}
     assert done == {exitcodes.OK, exitcodes.NO_WORK, exitcodes.DRAINED, exitcodes.OUT_OF_TIME}
     assert pilots.end_state(None) == pilots.end_state(9) == pilots.FAILED, "a code outside the table is no success"
 

@@ -8,6 +8,8 @@ import os
 import re
 import sys
 
+from pilotage_node.processes import quietly
+
 
 def gather_node(profile, workdir, root="/", environment=os.environ):
     """The facts of this node, each already the smaller of what is there and of ``profile["limits"]``.
@@ -59,7 +61,7 @@ def platform_of(machine, release):
     fields = {"ID": "linux", "VERSION_ID": "", "ID_LIKE": ""}
     fields.update(re.findall(r"""(?m)^(\w+)=["']?(.*?)["']?\s*$""", release))
     system, version = fields["ID"], fields["VERSION_ID"]
-    if system != "fedora" and {"rhel", "centos"}.intersection(fields["ID_LIKE"].split() + [system]):
+    if re.search("rhel|centos", system + fields["ID_LIKE"]):
         system, version = "el", version.partition(".")[0]
     return "%s-%s%s" % (machine, system, version)
 
@@ -108,19 +110,22 @@ def cores(groups):
 
 def memory_mib(root, groups):
     """Memory of the node or of our control groups, whichever is less [MiB]; None when neither says."""
-    sizes = [int(size) << 10 for size in re.findall(r"MemTotal: +(\d+)", read(root, "proc/meminfo"))]
+    sizes = [memory("MemTotal", root)]
     for group in groups:
-        sizes += numbers(group, "memory.max") + numbers(group, "memory.limit_in_bytes")
-    return min(sizes) >> 20 if sizes else None
+        sizes += [size >> 20 for size in numbers(group, "memory.max") + numbers(group, "memory.limit_in_bytes")]
+    return min((size for size in sizes if size is not None), default=None)
+
+
+def memory(name, root="/"):
+    """A figure of /proc/meminfo [MiB]; None where the kernel does not say."""
+    found = re.search(name + r": +(\d+)", read(root, "proc/meminfo"))
+    return found and int(found.group(1)) >> 10
 
 
 def disk_mib(path):
     """Disk that an ordinary user may still fill in ``path`` [MiB]; None when it cannot be asked."""
-    try:
-        disk = os.statvfs(path)
-    except OSError:
-        return None
-    return disk.f_bavail * disk.f_frsize >> 20
+    disk = quietly(os.statvfs, path)
+    return disk and disk.f_bavail * disk.f_frsize >> 20
 
 
 def gpus(root, visible):
@@ -128,10 +133,8 @@ def gpus(root, visible):
     names fewer (its list ends at the first invalid entry, such as -1 or NoDevFiles)."""
     count = 0
     for place, name in (("proc/driver/nvidia/gpus", ""), ("dev", r"nvidia\d+$")):
-        try:
-            count = sum(1 for entry in os.listdir(os.path.join(root, place)) if re.match(name, entry)) or count
-        except OSError:
-            pass
+        entries = quietly(os.listdir, os.path.join(root, place)) or ()
+        count = sum(1 for entry in entries if re.match(name, entry)) or count
     if visible is not None:
         valid = re.match(r"(\s*(\d|GPU-|MIG-)[^,]*(,|$))*", visible).group()
         count = min(count, len(re.findall("[^,]+", valid)))

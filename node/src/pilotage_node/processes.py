@@ -1,4 +1,4 @@
-"""Processes of this node: what the kernel is asked through prctl, and the process tree as /proc shows it.
+"""What the kernel is asked: through prctl, of the process tree as /proc shows it, of signals, ends, and files.
 
 Some kernels have no /proc/PID/task/TID/children, so descendants are found by reading every /proc/PID/stat: about 15 us
 a process. Callers that repeat it pace themselves.
@@ -10,6 +10,7 @@ import signal
 
 TICKS = float(os.sysconf("SC_CLK_TCK"))
 PAGE = os.sysconf("SC_PAGE_SIZE")
+FIGURES = ("cpu_user", "cpu_system", "read_mib", "write_mib")
 
 
 def prctl(option, value):
@@ -46,10 +47,9 @@ class Process:
     def __init__(self, text):
         """:param text: content of /proc/PID/stat, bytes (format: proc(5)); the name may hold any character"""
         head, _, tail = text.rpartition(b")")
-        pid, _, name = head.partition(b" (")
         fields = tail.split()
-        self.pid, self.name, self.state = int(pid), name.decode("utf-8", "replace"), fields[0].decode()
-        self.ppid, self.pgid, self.session = map(int, fields[1:4])
+        self.pid, self.state = int(head.split()[0]), fields[0].decode()
+        self.ppid, _, self.session = map(int, fields[1:4])
         self.cpu_user, self.cpu_system, self.reaped_user, self.reaped_system = (int(n) / TICKS for n in fields[11:15])
         self.start_ticks, self.rss = int(fields[19]), int(fields[21]) * PAGE
 
@@ -85,13 +85,61 @@ def descendants(everything, pid):
     return found
 
 
-def send_signal(pid, number):
-    """kill(2); False when there is no such process or it is not ours."""
+def family(pid):
+    """The process ``pid`` and all its descendants: [Process]."""
+    everything = snapshot()
+    return [everything[each] for each in [pid] + descendants(everything, pid) if each in everything]
+
+
+def cpu_of(processes):
+    """User and system CPU time of processes and of their children that ended and were waited for [s]."""
+    user = sum(process.cpu_user + process.reaped_user for process in processes)
+    return user, sum(process.cpu_system + process.reaped_system for process in processes)
+
+
+def usage_of(*counted):
+    """What the kernel counted (rusage structures, max_rss: the largest): CPU [s], memory and I/O [MiB]."""
+    usage = {"max_rss_mib": max([one.ru_maxrss for one in counted], default=0) >> 10}
+    for name, field, unit in zip(FIGURES, ("utime", "stime", "inblock", "oublock"), (1, 1, 2048, 2048)):
+        usage[name] = round(sum(getattr(one, "ru_" + field) for one in counted) / unit, 4)
+    return usage
+
+
+def quietly(function, *arguments):
+    """Call a system function; an error of the system is of no consequence: None."""
     try:
-        os.kill(pid, number)
+        return function(*arguments)
     except OSError:
-        return False
-    return True
+        return None
+
+
+def remove_tree(path):
+    """Remove a directory, also what a job closed to us; what resists is left. Links are not followed."""
+    quietly(os.chmod, path, 0o700)
+    for entry in list(quietly(os.scandir, path) or ()):
+        if entry.is_dir(follow_symlinks=False):
+            remove_tree(entry.path)
+        else:
+            quietly(os.unlink, entry.path)
+    quietly(os.rmdir, path)
+
+
+def listen(*numbers):
+    """From now on these signals are bytes in a pipe: its descriptor."""
+    wakeup, writer = os.pipe()
+    os.set_blocking(writer, False)
+    signal.set_wakeup_fd(writer)
+    for number in numbers:
+        signal.signal(number, lambda *ignored: None)
+    return wakeup
+
+
+def ended():
+    """Every child that ended by now, strays that became ours among them: (pid, wait status, resource usage)."""
+    found = quietly(os.wait4, -1, os.WNOHANG)
+    while found and found[0]:
+        yield found
+        found = quietly(os.wait4, -1, os.WNOHANG)
 
 
 def kill_tree(pid):
@@ -103,7 +151,7 @@ def kill_tree(pid):
         tree += fresh
         for each in fresh:
             if each != me:
-                send_signal(each, signal.SIGSTOP)
+                quietly(os.kill, each, signal.SIGSTOP)
         fresh = [each for each in descendants(snapshot(), pid) if each not in tree]
     for each in reversed(tree):
-        send_signal(each, signal.SIGKILL)
+        quietly(os.kill, each, signal.SIGKILL)

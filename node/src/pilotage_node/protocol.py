@@ -27,12 +27,15 @@ Synchronisation (``POST /pilot/sync``), level-triggered; repeating it is harmles
              "memory_mib", "disk_mib", "gpus", "wall_seconds", "cpu_seconds", "isolation"}}
              A grant that the pilot does not list as held is granted again in every answer: a lost reply loses nothing.
     REPORT  {"id": unique in this pilot, "kind": "job" | "command" | "pilot", ...}
-      job     {"lease", "state": "Running" | "Done" | "Failed" | "Killed" | "Returned", "exit_code", "signal",
+      job     {"lease", "job", "state": "Running" | "Done" | "Failed" | "Killed" | "Returned", "exit_code", "signal",
                "reason", "message", "wall_seconds",
                "usage": {"cpu_user", "cpu_system" [s], "max_rss_mib", "read_mib", "write_mib"},
                "stdout", "stderr" (text, at most INLINE bytes each, else the start and the end),
                "outputs": [{"name", "sha256", "size"}], "isolation": kind used}
-              reason: one of REASONS. "Returned": leased ahead and never started; goes back to Waiting without a retry.
+              reason: "exit" by itself, "signal" by one not ours, "wall_limit", "cpu_limit", "memory_limit",
+              "disk_limit", "killed" on order, "drained", "input_failed", "output_failed", "output_missing",
+              "isolation_missing", "start_failed", "lost".
+              "Returned": leased ahead and never started; goes back to Waiting without a retry.
       command {"name", "index", "outcome": "done" | "failed" | "timeout" | "crashed" | "killed" | "skipped",
                "code", "message", "seconds", "usage", "tail": [last lines]}
       pilot   {"exit_code", "reason", "usage": {...}}: the pilot's last report.
@@ -59,21 +62,3 @@ INLINE = 4096
 
 AHEAD = 64
 """Most jobs that a pilot may hold leased beyond what it has room for."""
-
-REASONS = (
-    "exit",
-    "signal",
-    "wall_limit",
-    "cpu_limit",
-    "memory_limit",
-    "disk_limit",
-    "killed",
-    "drained",
-    "input_failed",
-    "output_failed",
-    "output_missing",
-    "isolation_missing",
-    "start_failed",
-    "lost",
-)
-"""Why a job ended: `exit` by itself, `signal` by a signal not ours, a limit, `killed` on order, and so on."""

@@ -1,6 +1,6 @@
 """The life cycle of a pilot."""
 
-from pilotage_node.exitcodes import TABLE
+from pilotage_node.meanings import TABLE
 
 PLANNED = "Planned"  # recorded, not yet known to be submitted
 SUBMITTED = "Submitted"
@@ -19,7 +19,7 @@ NEVER_STARTED = "never_started"
 """The reason of an Aborted pilot whose one-time secret expired unused."""
 
 GOOD = frozenset((200, 300))
-"""Shutdown codes of the Vacuum model (see pilotage_node.exitcodes) of a pilot that did what it could: success, no
+"""Shutdown codes of the Vacuum model (see pilotage_node.meanings) of a pilot that did what it could: success, no
 work."""
 
 TRANSITIONS: dict[str, frozenset[str]] = {
@@ -41,7 +41,7 @@ def next_state(state: str, wanted: str, reason: str = "") -> str | None:
 
 
 def end_state(exit_code: int | None) -> str:
-    """The state that a pilot's own last report means: Done where its shutdown code (pilotage_node.exitcodes) says
+    """The state that a pilot's own last report means: Done where its shutdown code (pilotage_node.meanings) says
     success or no work, so a pilot that found nothing to do, or was told to leave and did, has not failed.
 
     >>> end_state(0), end_state(20), end_state(None)

@@ -17,7 +17,7 @@ from pilotage_node import exitcodes
 from pilotage_node.agent import isolation
 from pilotage_node.agent.job import FAREWELL, KINDS, STRAY, Job, JobFailed, trees
 from pilotage_node.command import CommandFailed
-from pilotage_node.processes import send_signal
+from pilotage_node.processes import ended, listen, quietly
 from pilotage_node.protocol import AHEAD
 
 NEVER = float("inf")
@@ -37,9 +37,9 @@ class Agent:
     """The jobs of this pilot, from their leases to their reports, and when it leaves.
 
     leased: jobs not begun, active: those begun, both by lease in their order; running: those with a process, by pid;
-    over: leases that are, never to be begun again; reports: by id, until acknowledged; transfers: under way;
-    told: our state as it was told; asked: a message is under way; reason: why it leaves; kill_at: when
-    its jobs are killed then; until: the end of the time for jobs; empty_since: of answers; ask_at: not before.
+    over: leases that are, never to be begun again; reports: not told yet; told: leases held when we spoke last;
+    asked: that has no answer yet; reason: why it leaves; kill_at: when its jobs are killed then; until:
+    the end of the time for jobs; empty_since: of answers; ask_at: not before; busy_seconds: in which any job ran.
 
     :param command: the RunJobAgent: its pilot, options, facts, log
     """
@@ -52,11 +52,11 @@ class Agent:
         self.until = NEVER if left is None else self.pilot.started + left - self.options.reserve_seconds
         self.gpus = (names.split(",") if names else [str(number) for number in range(gpus)])[:gpus]
         self.total = dict({kind: node[kind] or 0 for kind in KINDS}, gpus=len(self.gpus))
-        self.leased, self.active, self.running, self.reports, self.transfers = {}, {}, {}, {}, {}
-        self.over, self.starts, self.handlers = set(), deque(maxlen=AHEAD), {}
-        self.sent = self.tick_at = self.scan_at = self.ask_at = 0
+        self.leased, self.active, self.running = {}, {}, {}
+        self.over, self.reports, self.starts = set(), [], deque(maxlen=AHEAD)
+        self.tick_at = self.scan_at = self.ask_at = self.busy_seconds = 0
         self.empty_since = self.kill_at = NEVER
-        self.reached_at = time.monotonic()
+        self.reached_at = self.counted_at = time.monotonic()
         self.reason = self.code = self.asked = self.told = None
         self.directory, self.cache = [os.path.join(self.pilot.workdir, name) for name in ("jobs", "cache")]
 
@@ -71,11 +71,7 @@ class Agent:
             os.mkdir(path, 0o700)
         self.kinds = isolation.find(os.path.join(self.directory, "probe"), self.cache, self.options.hide)
         self.log("isolation that works here: %s" % (self.kinds or "none"))
-        self.wake, waker = os.pipe()
-        os.set_blocking(waker, False)
-        signal.set_wakeup_fd(waker)
-        for number in (signal.SIGCHLD, signal.SIGTERM):
-            signal.signal(number, lambda *ignored: None)
+        self.wake = listen(signal.SIGCHLD, signal.SIGTERM)
         self.handlers = {self.wake: self.signalled, self.pilot.fileno(): self.receive}
         self.receive()
         while not self.reason or (self.active and time.monotonic() < self.kill_at + FAREWELL):
@@ -97,24 +93,18 @@ class Agent:
             self.consider(now)
             self.tick_at = now + TICK
         self.begin_jobs()
-        if not self.asked:
-            self.tell(now, ticks)
+        self.tell(now, ticks)
 
     def signalled(self):
         """Take note of every process that ended: jobs, and orphans of jobs."""
         if signal.SIGTERM in os.read(self.wake, 4096):
             self.leave("told by a signal", FAREWELL / 2)
-        try:
-            while True:
-                pid, status, used = os.wait4(-1, os.WNOHANG)
-                if not pid:
-                    break
-                if pid in self.running:
-                    job = self.running.pop(pid)
-                    job.ended(status, used)
-                    next(job.life, None)
-        except ChildProcessError:
-            pass
+        for pid, status, used in ended():
+            if pid in self.running:
+                self.count()
+                job = self.running.pop(pid)
+                job.ended(status, used)
+                next(job.life, None)
 
     # -- the runner, and the service behind it
 
@@ -125,17 +115,13 @@ class Agent:
             message = self.pilot.receive(0)
 
     def on_drain(self, message):
-        reason, graces = message["reason"], {"order": NEVER, "kill": 0}
-        self.leave(reason, graces.get(reason, self.options.grace_seconds))
+        reason = message["reason"]
+        self.leave(reason, NEVER if reason == "order" else self.options.grace_seconds)
 
     def on_jobs(self, message):
-        """The service's answer to our state, if it was reached."""
-        self.asked, now = False, time.monotonic()
-        if not message["reached"]:
-            return
-        self.reached_at = now
-        for name in message["acknowledged"]:
-            self.reports.pop(name, None)
+        """The service's answer to our state."""
+        self.asked, self.reached_at = False, time.monotonic()
+        now = self.reached_at
         held, hold = dict(self.active, **self.leased), set(message["hold"])
         for grant in message["granted"]:  # new, or told again
             if grant["lease"] not in held and grant["lease"] not in self.over:
@@ -153,19 +139,34 @@ class Agent:
             self.give_back(self.leased)
 
     def tell(self, now, ticks):
-        """Tell results when there is little left to do or a second has passed; ask for jobs where there is room."""
+        """Tell results when there is little left to do or a second has passed; ask for jobs where there is room. While
+        there is no answer the runner is handed results only, so that they are safe."""
         want = self.want(now)
         soon = ticks or self.reason or not self.leased or (want and want["ahead"] >= len(self.leased))
         asking = want and want["cores"] and now >= self.ask_at
-        if asking or (self.reports and soon) or (ticks and self.told != self.state()):
+        if not self.asked and (asking or (self.reports and soon) or (ticks and self.told != self.held())):
             self.say(want)
+        elif self.reports and ticks:
+            self.hand_over()
 
-    def state(self):
-        return {"held": list(self.active) + list(self.leased), "reports": list(self.reports.values())}
+    def held(self):
+        return list(self.active) + list(self.leased)
 
     def say(self, want):
-        self.asked, self.told = True, self.state()
-        self.pilot.send(dict(self.told, op="jobs", want=want, urgent=True))
+        self.asked, self.told = True, self.held()
+        self.hand_over(held=self.told, want=want)
+
+    def hand_over(self, **state):
+        self.count()
+        state.update(op="jobs", reports=self.reports, busy_seconds=round(self.busy_seconds, 3))
+        self.pilot.send(state)
+        self.reports = []
+
+    def count(self):
+        """Account for the time since the last count; to be called before the first job starts and any ends."""
+        now = time.monotonic()
+        self.busy_seconds += now - self.counted_at if self.running else 0
+        self.counted_at = now
 
     def want(self, now):
         """WANT of the protocol, or None. The first that is leased and not begun waits for room: it is kept for it."""
@@ -207,6 +208,7 @@ class Agent:
                 yield
             if "state" not in job.report:
                 job.start(self.options.hide)
+                self.count()
                 self.running[job.pid] = job
                 self.handlers.update((stream.fd, stream.feed) for stream in job.streams)
                 yield
@@ -225,21 +227,18 @@ class Agent:
 
     def transfer(self, job, requests):
         for request in requests:
-            self.sent += 1
             job.waiting += 1
-            self.transfers[self.sent] = job, request
-            self.pilot.send(dict(request, id=self.sent, token=job.token))
+            self.pilot.send(dict(request, id=request["path"], lease=job.lease, token=job.token))
 
     def on_transferred(self, message):
-        job, request = self.transfers.pop(message["id"])
-        job.waiting -= 1
-        if message.get("error"):
-            reason = "input_failed" if request["op"] == "get" else "output_failed"
-            job.end("Failed", reason, "%s: %s" % (request["path"], message["error"]))
-        elif request["op"] == "put":
-            output = {"name": request["name"], "sha256": message["sha256"], "size": message["size"]}
-            job.report["outputs"].append(output)
-        if job.lease in self.active:
+        """What was asked for, with "error", or "size" and "sha256"."""
+        job = self.active.get(message["lease"])
+        if job:
+            job.waiting -= 1
+            if message["error"]:
+                job.end("Failed", "output_failed" if job.pid else "input_failed", message["error"])
+            elif job.pid:
+                job.report["outputs"].append({key: message[key] for key in ("name", "sha256", "size")})
             next(job.life, None)
 
     def done(self, job):
@@ -247,13 +246,8 @@ class Agent:
         self.over.add(job.lease)
         self.leased.pop(job.lease, None)
         self.active.pop(job.lease, None)
-        self.note(job.report)
+        self.reports.append(job.report)
         job.clean()
-
-    def note(self, report):
-        """Tell it until it is acknowledged."""
-        report["id"] = "%(lease)s.%(state)s" % report
-        self.reports[report["id"]] = report
 
     def give_back(self, held):
         """Those that were never started."""
@@ -281,7 +275,7 @@ class Agent:
         for process in trees(self.running).get(job.pid, ()):
             # the outer process of an isolated job would take the others with it before they have heard
             if number == signal.SIGKILL or process.pid != job.pid or not job.isolation:
-                send_signal(process.pid, number)
+                quietly(os.kill, process.pid, number)
 
     # -- the clock
 
@@ -290,14 +284,14 @@ class Agent:
         if now >= self.scan_at:
             found = trees(self.running)
             for process in found.get(STRAY, ()):
-                send_signal(process.pid, signal.SIGKILL)
+                quietly(os.kill, process.pid, signal.SIGKILL)
             for pid, job in self.running.items():
                 job.measure(found.get(pid, ()))
             self.scan_at = now + 50 * (time.monotonic() - now)
         for job in list(self.running.values()):
             if now >= job.started + TICK and not job.told:
                 job.told = True
-                self.note({"kind": "job", "lease": job.lease, "state": "Running"})
+                self.reports.append({"kind": "job", "lease": job.lease, "state": "Running"})
             limit = job.exceeded(now)
             if limit:
                 self.stop(job, *limit)
@@ -312,7 +306,7 @@ class Agent:
         elif any(now - job.since > FAREWELL for job in self.leased.values()):
             self.starts.clear()  # jobs are longer than was measured
             self.give_back(self.leased)
-        elif idle and not self.reports and now - self.empty_since >= self.options.idle_seconds:
+        elif idle and now - self.empty_since >= self.options.idle_seconds:
             self.leave("there is no work", code=exitcodes.OK if self.over else exitcodes.NO_WORK)
         elif idle and now - self.reached_at >= self.options.patience_seconds:
             self.leave("the service is not reached", code=exitcodes.UNREACHABLE)

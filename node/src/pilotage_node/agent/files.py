@@ -3,6 +3,7 @@
 import os
 import stat
 
+from pilotage_node.processes import quietly
 from pilotage_node.protocol import INLINE
 
 HALF = (INLINE - 64) // 2
@@ -23,10 +24,9 @@ def tree(directory):
     for top, _, names in os.walk(directory):
         for name in names:
             path = os.path.join(top, name)
-            try:
-                yield path, os.lstat(path)
-            except OSError:
-                pass
+            status = quietly(os.lstat, path)
+            if status:
+                yield path, status
 
 
 def disk_use(directory):
@@ -53,16 +53,6 @@ def matches(directory, globs):
             found[path] = os.fsencode(name).decode("utf-8", "replace")
             idle.difference_update(hits)
     return sorted(found.items()), sorted(idle)
-
-
-def remove(path):
-    """Remove a job's directory, whatever the job left in it. Cheap for an empty one, the most frequent."""
-    try:
-        os.rmdir(path)
-    except OSError:
-        import shutil
-
-        shutil.rmtree(path, ignore_errors=True)
 
 
 class Stream:

@@ -5,22 +5,24 @@ nothing but its own processes. It does not see the pilot's directory (other jobs
 the usual places of credentials, or what $PILOTAGE_HIDE names (the data of a resource). It has no capabilities, and
 everything of it dies with the outer process.
 
-Two kinds, the first that works is used: ``bwrap`` (bubblewrap, also where it is setuid; /dev is a small one) and
-``unshare`` (util-linux; the job believes to be root; not offered to a real root, who would keep the devices). A shell
-is the first process inside and waits for the job, so that the kernel tells us the resources used; a job ended by
-signal N is therefore seen as exit code 128 + N.
+Three kinds, the first that works is used: ``bwrap`` (bubblewrap, also where it is setuid; /dev is a small one),
+``unshare`` (util-linux; the job believes to be root; not offered to a real root, who would keep the devices) and
+``apptainer`` (the system's directories in an empty image; the dearest to start). A shell is the first process inside
+and waits for the job, so that the kernel tells us the resources used; a job ended by signal N is therefore seen as exit
+code 128 + N.
 """
 
 import os
 import subprocess
 
-from pilotage_node.agent.files import remove
+from pilotage_node.processes import remove_tree
 
 HIDDEN = [".ssh", ".globus", ".gnupg", ".aws", ".netrc", ".config/pilotage", ".local/share/pilotage"]
-NAMED = ["X509_USER_PROXY", "X509_USER_KEY", "BEARER_TOKEN_FILE", "KRB5CCNAME", "PILOTAGE_CREDENTIALS", "PILOTAGE_HIDE"]
+NAMED = ["X509_USER_PROXY", "X509_USER_KEY", "BEARER_TOKEN_FILE", "KRB5CCNAME", "PILOTAGE_HIDE"]
 BWRAP = """bwrap --unshare-user --unshare-pid --unshare-ipc --as-pid-1 --die-with-parent --new-session --cap-drop ALL
 --ro-bind / / --dev /dev --proc /proc"""
 UNSHARE = "unshare --user --map-root-user --mount --pid --ipc --fork --kill-child --mount-proc /bin/sh -c"
+APPTAINER = "apptainer -s exec --userns --contain --ipc --pid --no-home --no-privs --no-init --no-eval --no-umask"
 INIT = ["/bin/sh", "-c", '"$@"; exit $?', "sh"]
 SETUP = r"""
 set -e
@@ -56,26 +58,65 @@ def hidden_paths(workdir, extra):
     return found
 
 
-def wrap(kind, directory, hide, gpus, arguments):
+def wrap(kind, directory, hide, gpus, arguments, environment=os.environ):
     """The command line that runs ``arguments`` isolated.
 
     :param directory: the job's, the only one that stays writable; ``.tmp`` in it is what it sees as /tmp and /var/tmp
     :param hide: paths that it must not see, besides those always hidden
     :param gpus: does it need the device files of GPUs?
+    :param environment: in which the line will be run
     """
     private, hidden = directory + "/.tmp", hidden_paths(os.path.dirname(os.path.dirname(directory)), hide)
     if kind == "unshare":
         return UNSHARE.split() + [SETUP, "sh", directory, private] + hidden + ["--"] + INIT + arguments
+    if kind == "apptainer":
+        return apptainer(directory, private, hidden, gpus, environment) + INIT + arguments
     line = BWRAP.split()
     if not os.getuid():  # who owns /proc/sys, with capabilities or without
         line += ["--remount-ro", "/proc"]
     line += ["--bind", private, "/tmp", "--bind", private, os.path.realpath("/var/tmp")]
-    for name in os.listdir("/dev") if gpus else ():
-        if name.startswith(("nvidia", "dri", "kfd")):
-            line += ["--dev-bind", "/dev/" + name, "/dev/" + name]
+    for path in devices(gpus):
+        line += ["--dev-bind", path, path]
     for path in hidden:
         line += ["--tmpfs", path] if os.path.isdir(path) else ["--ro-bind", "/dev/null", path]
     return line + ["--bind", directory, directory, "--chdir", directory, "--"] + INIT + arguments
+
+
+def devices(gpus):
+    """The device files of GPUs, where they are wanted."""
+    names = os.listdir("/dev") if gpus else ()
+    return ["/dev/" + name for name in names if name.startswith(("nvidia", "dri", "kfd"))]
+
+
+def apptainer(directory, private, hidden, gpus, environment):
+    """Apptainer's command line for ``wrap``. The image is ``.root`` in the job's directory: mount points, no more.
+
+    A path with a colon or a comma cannot be bound: the trial of ``find`` fails then.
+    """
+    root = directory + "/.root"
+    binds = [("/proc/sys", "/proc/sys:ro")] + [(path, path) for path in devices(gpus)]
+    for name in ("proc", "sys", "dev", "tmp"):
+        os.makedirs(os.path.join(root, name))
+    for name in os.listdir("/"):
+        path, inside = "/" + name, os.path.join(root, name)
+        if os.path.islink(path):
+            os.symlink(os.readlink(path), inside)
+        elif os.path.isdir(path) and not os.path.exists(inside):
+            os.mkdir(inside)
+            binds.append((path, path + ":ro"))
+    binds += [(private, "/tmp"), (private, os.path.realpath("/var/tmp"))]
+    for number, path in enumerate(hidden):
+        empty = "/dev/null"
+        if os.path.isdir(path):
+            empty = "%s/.%d" % (root, number)
+            os.makedirs(empty + (directory[len(path) :] if directory.startswith(path + "/") else ""))
+        binds.append((empty, path + ":ro"))
+    line = APPTAINER.split()
+    for bind in binds + [(directory, directory)]:
+        line += ["--bind", ":".join(bind)]
+    # What it sets anew is put back.
+    kept = ["%s=%s" % (key, environment[key]) for key in ("PATH", "HOME", "LD_LIBRARY_PATH") if key in environment]
+    return line + ["--pwd", directory, root, "env"] + kept
 
 
 def find(room, secret, hide):
@@ -87,11 +128,11 @@ def find(room, secret, hide):
     os.makedirs(room + "/.tmp")
     probe = ["/bin/sh", "-c", PROBE, "sh", secret, os.readlink("/proc/self/ns/pid")]
     works = []
-    for kind in ("bwrap", "unshare") if os.getuid() else ("bwrap",):
+    for kind in ("bwrap", "unshare", "apptainer") if os.getuid() else ("bwrap", "apptainer"):
         try:
             if not works and not subprocess.call(wrap(kind, room, hide, False, probe), timeout=10, **QUIET):
                 works.append(kind)
         except (OSError, subprocess.TimeoutExpired):
             pass
-    remove(room)
+    remove_tree(room)
     return works

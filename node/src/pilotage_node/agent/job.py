@@ -7,8 +7,9 @@ import subprocess
 import time
 
 from pilotage_node.agent import isolation
-from pilotage_node.agent.files import Stream, checked, disk_use, matches, remove
-from pilotage_node.processes import children_of, descendants, snapshot
+from pilotage_node.agent.files import Stream, checked, disk_use, matches
+from pilotage_node.facts import read
+from pilotage_node.processes import children_of, cpu_of, descendants, quietly, remove_tree, snapshot, usage_of
 
 KINDS = ("cores", "memory_mib", "disk_mib", "gpus")
 """What a job takes of the node."""
@@ -51,10 +52,9 @@ class Job:
         spec = self.spec
         self.need = {kind: spec.get(kind) or 0 for kind in KINDS}
         self.limits = dict(total, **{key: most for key, most in spec.items() if most})
-        self.inputs = spec.get("inputs") or ()
         self.since = now
         self.directory = os.path.join(directory, self.lease)
-        self.report = {"kind": "job", "lease": self.lease, "outputs": []}
+        self.report = {"kind": "job", "lease": self.lease, "job": self.job, "outputs": []}
 
     def prepare(self, kinds, cache):
         """Make its directory; yields the requests for its input files.
@@ -62,14 +62,14 @@ class Job:
         :param kinds: isolation that works here
         :raises OSError: the node's fault; :raises JobFailed: its own
         """
-        wanted = self.spec.get("isolation") or "none"
+        wanted = self.spec["isolation"]
         if wanted == "required" and not kinds:
             raise JobFailed("isolation_missing", "no kind of isolation works on this node")
         os.mkdir(self.directory, 0o700)
         if kinds and wanted != "none":
             self.isolation = kinds[0]
             os.mkdir(self.directory + "/.tmp")
-        for item in self.inputs:
+        for item in self.spec["inputs"]:
             try:
                 path = os.path.join(self.directory, checked(item["name"]))
                 os.makedirs(os.path.dirname(path), exist_ok=True)
@@ -82,7 +82,7 @@ class Job:
         cores = str(self.need["cores"])
         temporary = "/tmp" if self.isolation else self.directory
         found = dict(BASE, HOME=self.directory, TMPDIR=temporary, OMP_NUM_THREADS=cores)
-        found.update(self.spec.get("environment") or (), CUDA_VISIBLE_DEVICES=",".join(self.gpus))
+        found.update(self.spec["environment"], CUDA_VISIBLE_DEVICES=",".join(self.gpus))
         found.update(PILOTAGE_JOB=str(self.job), PILOTAGE_LEASE=self.lease, PILOTAGE_CORES=cores)
         return {raw(name): raw(value) for name, value in found.items()}
 
@@ -92,19 +92,25 @@ class Job:
         :param hide: paths that it must not see where it is isolated
         :raises JobFailed: it cannot be executed; :raises OSError: the node's fault
         """
-        for item in self.inputs:
+        for item in self.spec["inputs"]:
             if item["executable"]:
                 os.chmod(os.path.join(self.directory, item["name"]), 0o755)
-        line = self.spec["command"]
+        line, environment = self.spec["command"], self.environment()
         if self.isolation:
-            line = isolation.wrap(self.isolation, self.directory, hide, self.gpus, line)
-        cap = (self.spec.get("stdout_mib") or 0) * MIB
+            line = isolation.wrap(self.isolation, self.directory, hide, self.gpus, line, environment)
+        cap = self.spec["stdout_mib"] * MIB
         self.streams = [Stream(name, "%s.%s" % (self.directory, name), cap) for name in ("stdout", "stderr")]
         out, err = [stream.writer for stream in self.streams]
-        how = {"stdin": subprocess.DEVNULL, "stdout": out, "stderr": err, "cwd": self.directory, "close_fds": False}
         try:
             process = subprocess.Popen(
-                [raw(word) for word in line], env=self.environment(), start_new_session=True, **how
+                [raw(word) for word in line],
+                cwd=self.directory,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                close_fds=False,
+                start_new_session=True,
             )
         except (OSError, ValueError) as error:
             raise JobFailed("start_failed", "%.200s: %s" % (line[0], error))
@@ -119,9 +125,7 @@ class Job:
 
     def measure(self, processes):
         """Note what its processes use now; children that they waited for are in their account."""
-        user = sum(process.cpu_user + process.reaped_user for process in processes)
-        system = sum(process.cpu_system + process.reaped_system for process in processes)
-        self.use(user, system, sum(process.rss for process in processes), disk_use(self.directory))
+        self.use(*cpu_of(processes), sum(process.rss for process in processes), disk_use(self.directory))
 
     def exceeded(self, now):
         """How to stop a job that exceeds a limit, (farewell, state, reason, message), else None."""
@@ -143,24 +147,16 @@ class Job:
         that the kernel tells is not: it is never below the agent's own at the start.
         """
         now = time.monotonic()
-        try:
-            os.killpg(self.pid, signal.SIGKILL)
-        except OSError:
-            pass
+        quietly(os.killpg, self.pid, signal.SIGKILL)
         code, number = status >> 8, status & 127
         if self.isolation and 128 < code <= 192:
             number = code - 128
-        disk = disk_use(self.directory) if self.spec.get("disk_mib") else 0
+        disk = disk_use(self.directory) if self.spec["disk_mib"] else 0
         self.use(used.ru_utime, used.ru_stime, 0, disk)
-        verdict = "Failed" if code or number else "Done", "signal" if number else "exit", ""
-        self.end(*self.fate or (self.exceeded(now) or (0, *verdict))[1:])
-        usage = {
-            "cpu_user": self.used[0],
-            "cpu_system": self.used[1],
-            "max_rss_mib": max(self.used[2] / MIB, used.ru_maxrss / 1024),
-            "read_mib": used.ru_inblock / 2048,
-            "write_mib": used.ru_oublock / 2048,
-        }
+        verdict = 0, "Failed" if code or number else "Done", "signal" if number else "exit", ""
+        self.end(*self.fate or (self.exceeded(now) or verdict)[1:])
+        usage = dict(usage_of(used), cpu_user=self.used[0], cpu_system=self.used[1])
+        usage["max_rss_mib"] = max(self.used[2] / MIB, usage["max_rss_mib"])
         self.report.update(usage=usage, wall_seconds=round(now - self.started, 4), isolation=self.isolation)
         self.report.update(exit_code=None if number else code, signal=number or None)
         for stream in self.streams:
@@ -171,13 +167,12 @@ class Job:
         """It is over; a job that failed by itself keeps its own reason."""
         if self.report.get("state") in (None, "Done"):
             self.report.update(state=state, reason=reason, message=message)
-            self.report.setdefault("ended", time.monotonic())
 
     def uploads(self):
         """The requests to store its outputs. May turn Done into Failed: output_missing."""
         if self.report["reason"] in ("killed", "drained", "lost"):
             return []
-        files, globs = [(stream.path, stream.name) for stream in self.streams if stream.file], self.spec.get("outputs")
+        files, globs = [(stream.path, stream.name) for stream in self.streams if stream.file], self.spec["outputs"]
         if globs:
             found, missing = matches(self.directory, globs)
             files += found
@@ -190,19 +185,15 @@ class Job:
         for stream in self.streams:
             if stream.file:
                 os.unlink(stream.path)
-        remove(self.directory)
+        remove_tree(self.directory)
 
 
 def owner(everything, pid, jobs):
     """Whose an orphan is: the pid of its job, STRAY when that is over, None while it cannot be told."""
-    process, lease = everything[pid], b""
-    try:
-        with open("/proc/%d/environ" % pid, "rb") as file:
-            lease = file.read().partition(b"PILOTAGE_LEASE=")[2].partition(b"\0")[0]
-    except OSError:
-        pass
+    process = everything[pid]
+    lease = read("/proc/%d/environ" % pid).partition("PILOTAGE_LEASE=")[2].partition("\0")[0]
     for job in jobs.values():
-        if job.pid == process.session or job.lease.encode() == lease:
+        if job.pid == process.session or job.lease == lease:
             return job.pid
     older = any(everything[job].start_ticks <= process.start_ticks for job in jobs if job in everything)
     return None if older and not lease else STRAY

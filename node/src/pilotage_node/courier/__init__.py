@@ -47,9 +47,9 @@ def main(sock, profile, credentials):
 
 def ask(line, service, message, credentials):
     """The answer to register or sync, without the token that it may bring: that stays here."""
+    path, body, token = protocol.SYNC, message["body"], service.token
     if message["op"] == "register":
-        answer = line.post(protocol.REGISTER, dict(credentials, **message["body"]), None)
-    else:
-        answer = line.post(protocol.SYNC, message["body"], service.token)
+        path, body, token = protocol.REGISTER, dict(credentials, **body), None
+    answer = line.post(path, body, token)
     service.token = answer["body"].pop("token", None) or service.token
-    return dict(answer, op="answer", id=message["id"])
+    return dict(dict(message, op="answer"), **answer)

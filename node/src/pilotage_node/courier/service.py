@@ -48,54 +48,44 @@ class Service:
             self.context.verify_flags = (self.context.verify_flags | 0x80000) & ~0x20
 
 
-class Answer:
-    """The head of an answer: ``status``, and ``headers`` by their names in lower case."""
-
-    def __init__(self, first="", *fields):
-        if not first.startswith("HTTP/1."):
-            raise ValueError("the answer is not HTTP")
-        self.status = int(first[9:12])
-        pairs = (field.partition(":")[::2] for field in fields)
-        self.headers = {name.lower(): value.strip() for name, value in pairs}
-
-    def number(self, name):
-        """A header that is a number; 0 where it is not there, or a date."""
-        value = self.headers.get(name, "")
-        return int(value) if value.isdigit() else 0
-
-
 class Line:
-    """One kept-alive connection, for one thread. ``sent``: monotonic time at which the last request was sent."""
+    """One kept-alive connection, for one thread. ``sent``: monotonic time at which the last request was sent; of its
+    answer ``status``, and ``headers`` by their names in lower case.
+    """
 
     def __init__(self, service):
-        self.service = service
-        self.sock = self.sent = None
+        self.service, self.sock, self.sent = service, None, 0.0
 
     def post(self, path, body, token):
         """Send JSON, one attempt at every address: {"status", "body", "seconds", "retry_after"}.
 
         Status 0 when there was no proper answer; its body is {"error": why}.
         """
+        status = wait = 0
         try:
-            answer = self.open("POST", path, token, json.dumps(body).encode())
-            body = self.document(answer)
+            self.open("POST", path, token, json.dumps(body).encode())
+            body, status, wait = self.document(), self.status, self.number("retry-after")
         except Unreached as error:
-            return {"status": 0, "body": {"error": str(error)}}
-        seconds = time.monotonic() - self.sent
-        return {"status": answer.status, "body": body, "seconds": seconds, "retry_after": answer.number("retry-after")}
+            body = {"error": str(error)}
+        return {"status": status, "body": body, "seconds": time.monotonic() - self.sent, "retry_after": wait}
 
-    def document(self, answer):
-        """The JSON object that an answer brings; an error that is not JSON gets the words that there are."""
-        text = b"".join(self.blocks(answer)).decode("utf-8", "replace")
+    def number(self, name):
+        """A header of the answer that is a number; 0 where it is not there, or a date."""
+        value = self.headers.get(name, "")
+        return int(value) if value.isdigit() else 0
+
+    def document(self):
+        """The JSON object that the answer brings; an error that is not JSON gets the words that there are."""
+        text = b"".join(self.blocks()).decode("utf-8", "replace")
         try:
             return dict(json.loads(text))
         except (ValueError, TypeError):
-            if answer.status < 300:
+            if self.status < 300:
                 raise Unreached("the answer is not a JSON object: is this a Pilotage service?")
-            return {"error": "%d %s" % (answer.status, text[:200])}
+            return {"error": "%d %s" % (self.status, text[:200])}
 
     def open(self, method, path, token, body=b"", size=None):
-        """Send a request, to the first address that answers; the Answer's body is still to be read.
+        """Send a request, to the first address that answers; the answer's body is still to be read.
 
         :param body: bytes, or a file of which ``size`` bytes are sent
         :raises Unreached: there was no answer
@@ -108,7 +98,8 @@ class Line:
             try:
                 if url:
                     self.connect(url)
-                return self.exchange(method, path, token, body, size)
+                self.exchange(method, path, token, body, size)
+                return
             except FAILURES as error:
                 self.close()
                 causes += ["%s: %s" % (url, error)] * bool(url)
@@ -130,7 +121,7 @@ class Line:
         self.file = self.sock.makefile("rb")
 
     def exchange(self, method, path, token, body, size):
-        """Send the request on the open connection; the Answer."""
+        """Send the request on the open connection, and take the head of the answer."""
         head = "%s %s%s HTTP/1.1\r\nHost: %s\r\n" % (method, self.base, path, self.host)
         head += "Content-Length: %d\r\n%s: %d\r\n" % (size, protocol.VERSION_HEADER, protocol.VERSION)
         if token:
@@ -143,7 +134,12 @@ class Line:
                 self.sock.sendall(block)
         except OSError:
             pass  # refused before all was sent: the answer, if it comes through, says why
-        return Answer(*iter(self.text_line, ""))
+        first, *fields = iter(self.text_line, "")
+        if not first.startswith("HTTP/1."):
+            raise ValueError("the answer is not HTTP")
+        self.status = int(first[9:12])
+        pairs = (field.partition(":")[::2] for field in fields)
+        self.headers = {name.lower(): value.strip() for name, value in pairs}
 
     def text_line(self):
         text = self.file.readline(1 << 16)
@@ -151,11 +147,11 @@ class Line:
             raise EOFError("connection lost")
         return text.decode("latin-1").rstrip("\r\n")
 
-    def blocks(self, answer):
-        """The body of an answer in blocks; raises Unreached when it breaks off."""
+    def blocks(self):
+        """The body of the answer in blocks; raises Unreached when it breaks off."""
         try:
-            if answer.headers.get("transfer-encoding", "").lower() != "chunked":
-                yield from pieces(self.file, answer.number("content-length"))
+            if self.headers.get("transfer-encoding", "").lower() != "chunked":
+                yield from pieces(self.file, self.number("content-length"))
                 return
             size = 1
             while size:

@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 from pilotage_node import protocol
 from pilotage_node.courier.service import BLOCK, Line, Unreached, pieces
+from pilotage_node.processes import quietly
 
 THREADS = 4
 RETRY_SECONDS = 300
@@ -83,7 +84,7 @@ class Transfers:
                 return save(iter(lambda: file.read(BLOCK), b""), message)
         except (Failed, FileNotFoundError):
             # Jobs may run under the same user: what one of them has altered or removed is fetched afresh.
-            remove(cached)
+            quietly(os.unlink, cached)
             return get(line, message)
 
 
@@ -94,32 +95,24 @@ def trim(directory, kept):
     for _, size, path in sorted(files):
         if total > CACHE_BYTES and path != kept and not path.endswith(".part"):
             total -= size
-            remove(path)
-
-
-def remove(path):
-    """Unlink what may not be there."""
-    try:
-        os.unlink(path)
-    except OSError:
-        pass
+            quietly(os.unlink, path)
 
 
 def request(line, *words):
     """The body of an answer of status 200 or 201; Unreached where it pays to come again, else Failed."""
-    answer = line.open(*words)
-    if answer.status in (200, 201):
-        return line.blocks(answer)
-    text = "the service refused it (%d): %s" % (answer.status, line.document(answer).get("error"))
+    line.open(*words)
+    if line.status in (200, 201):
+        return line.blocks()
+    text = "the service refused it (%d): %s" % (line.status, line.document().get("error"))
     line.close()
-    if answer.status < 500 and answer.status not in (408, 429):
+    if line.status < 500 and line.status not in (408, 429):
         raise Failed(text)
-    raise Unreached(text, answer.number("retry-after"))
+    raise Unreached(text, line.number("retry-after"))
 
 
 def get(line, message):
     """Fetch a file: (size, sha256)."""
-    return save(request(line, "GET", protocol.FILES + quote(message["sha256"], ""), message["token"]), message)
+    return save(request(line, "GET", protocol.FILES + message["sha256"], message["token"]), message)
 
 
 def save(blocks, message):
@@ -131,10 +124,10 @@ def save(blocks, message):
                 digest.update(block)
                 size += file.write(block)
         if digest.hexdigest() != message["sha256"]:
-            raise Failed("it is not what was asked for: sha256 %s, not %s" % (digest.hexdigest(), message["sha256"]))
+            raise Failed("it is not what was asked for: sha256 " + digest.hexdigest())
         os.replace(part, message["path"])
     finally:
-        remove(part)
+        quietly(os.unlink, part)
     return size, message["sha256"]
 
 

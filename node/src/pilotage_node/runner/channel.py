@@ -1,8 +1,13 @@
 """Messages between the runner and its children: JSON objects in UTF-8, one a line, over a socket pair."""
 
 import json
+import os
 import select
 import time
+
+from pilotage_node import exitcodes
+from pilotage_node.command import CommandFailed
+from pilotage_node.processes import quietly
 
 FAR = float("inf")
 """A time that never comes."""
@@ -27,9 +32,9 @@ class Lines:
 class Channel:
     """A command's way to the runner: ``self.pilot``.
 
-    profile: the pilot's profile (dict); workdir: the pilot's directory, absolute; service_urls: list;
+    profile: the pilot's profile (dict); workdir: the pilot's directory, absolute;
     pid: the runner's pid; started: time.monotonic() of the pilot's start; draining: True once the pilot must leave;
-    registration: {"reached": bool, "clock_skew": node - service [s] or None, "seconds": round trip [s]}.
+    registration: {"clock_skew": node - service [s], "seconds": round trip [s]}.
     """
 
     def __init__(self, sock, **known):
@@ -60,10 +65,7 @@ class Channel:
             left = None if timeout is None else max(0, end - time.monotonic())
             if not select.select([self.sock], [], [], left)[0]:
                 return None
-            try:
-                data = self.sock.recv(1 << 18)
-            except OSError:
-                data = b""
+            data = quietly(self.sock.recv, 1 << 18)
             if not data:
                 raise EOFError("the runner is gone")
             found = self.lines.feed(data)
@@ -73,6 +75,13 @@ class Channel:
     def call(self, message, timeout=None):
         """Send a message with an id of its own and wait for the answer to it; None when it did not come in time."""
         self.calls += 1
-        name = "call-%d" % self.calls
+        name = "%d-%d" % (os.getpid(), self.calls)
         self.send(dict(message, id=name))
         return self.receive(timeout, name)
+
+    def record(self):
+        """The pilot's record as it is now, and where its log is: {"record": dict, "log": path}."""
+        answer = self.call({"op": "record"}, 30)
+        if not answer:
+            raise CommandFailed(exitcodes.INTERNAL, "the runner did not give the pilot's record")
+        return answer

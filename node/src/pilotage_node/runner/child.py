@@ -7,9 +7,9 @@ import sys
 import time
 
 from pilotage_node import processes
+from pilotage_node.processes import quietly
 from pilotage_node.runner.channel import FAR, Lines, encode
-from pilotage_node.runner.log import LINE, quietly
-from pilotage_node.runner.work import DEFAULTS
+from pilotage_node.runner.log import LINE
 
 HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGXCPU, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)
 """Signals by which a batch system, a person or a terminal tells the pilot to leave."""
@@ -21,60 +21,55 @@ class Child:
     """One child, seen from the runner.
 
     stage: 0 it runs, 1 it is told to end (SIGTERM), 2 it is killed; ``limit_at``: when the next comes, ``why``: reason;
-    traits: what its class says of itself; result: its last message; ``unsent``: bytes that wait for room in the socket;
-    sources: its socket and its output, until they are at their end.
+    result: its last message; ``unsent``: bytes that wait for room in the socket; sources: its socket and its output,
+    until they are at their end.
 
     :param function: called in the child with its socket; its value is the exit status
-    :param index: of a command; None: the courier, which ignores HANDLED, as it is needed to the end
+    :param entry: of a command, in the profile; None: the courier, which ignores HANDLED, as it is needed to the end
     """
 
-    stage, limit_at, unsent, rest, traits = 0, FAR, b"", b"", DEFAULTS
+    stage, limit_at, unsent, rest, ended = 0, FAR, b"", b"", False
     why = result = None
-    begun = ended = False
 
-    def __init__(self, name, function, index):
-        self.name, self.index, self.started, self.lines, self.tail = name, index, time.monotonic(), Lines(), []
-        self.sock, theirs = socket.socketpair()
+    def __init__(self, name, function, entry):
+        self.name, self.entry, self.started, self.lines, self.tail = name, entry, time.monotonic(), Lines(), []
+        ours, theirs = socket.socketpair()
+        self.sock = ours.detach()
         self.output, writer = os.pipe()
-        self.sources = [self.sock, self.output]
+        self.sources = {self.sock, self.output}
         parent = os.getpid()
         self.pid = os.fork()
         if not self.pid:
-            become(parent, name, function, theirs, writer, index is None)
+            become(parent, name, function, theirs, writer, not entry)
         theirs.close()
         os.close(writer)
-        self.sock.setblocking(False)
-        os.set_blocking(self.output, False)
+        for source in self.sources:
+            os.set_blocking(source, False)
 
     def send(self, message=None):
         """Queue a message, if any, and send what can be sent now."""
         self.unsent += encode(message) if message else b""
         try:
-            self.unsent = self.unsent[self.sock.send(self.unsent) :]
+            self.unsent = self.unsent[os.write(self.sock, self.unsent) :]
         except BlockingIOError:
             pass
         except OSError:  # it is gone; what that means is told when it is reaped
             self.unsent = b""
 
-    def read(self, source, function, size):
+    def read(self, source):
         """What can be read now; None when there is nothing, b"" at the end, when the source is no longer looked at."""
-        try:
-            data = function(size) if source in self.sources else None
-        except BlockingIOError:
-            return None
-        except OSError:
-            data = b""
+        data = quietly(os.read, source, 1 << 18)
         if data == b"":
-            self.sources.remove(source)
+            self.sources.discard(source)
         return data
 
     def received(self):
         """Messages that came in."""
-        return self.lines.feed(self.read(self.sock, self.sock.recv, 1 << 18) or b"")
+        return self.lines.feed(self.read(self.sock) or b"")
 
     def printed(self):
         """Whole lines printed since the last call (bytes); of long ones no more than the log shows."""
-        data = self.read(self.output, lambda size: os.read(self.output, size), 1 << 16)
+        data = self.read(self.output)
         if data == b"" and self.rest:
             data = b"\n"
         *lines, rest = (self.rest + (data or b"")).split(b"\n")
@@ -86,15 +81,6 @@ class Child:
         """It must have ended by then, unless it must sooner anyhow."""
         if not self.stage and at < self.limit_at:
             self.limit_at, self.why = at, why
-
-    def escalate(self, patience):
-        """Its time is over: SIGTERM to its group, ``patience`` seconds later SIGKILL to its whole tree."""
-        self.stage += 1
-        self.limit_at = time.monotonic() + patience
-        if self.stage == 1:
-            quietly(os.killpg, self.pid, signal.SIGTERM)
-        else:
-            processes.kill_tree(self.pid)
 
 
 def become(parent, name, function, sock, output, courier):

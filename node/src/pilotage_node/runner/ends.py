@@ -5,21 +5,20 @@ import signal
 import time
 
 from pilotage_node import command, exitcodes, processes
+from pilotage_node.processes import quietly, usage_of
 from pilotage_node.runner.channel import FAR
-from pilotage_node.runner.log import quietly
-from pilotage_node.runner.record import usage_of
 from pilotage_node.runner.work import TERMINATED
 
 
 def commands(runner):
-    return [child for child in runner.children.values() if child is not runner.link.courier]
+    return [child for child in runner.children.values() if child.entry]
 
 
 def stop_background(runner):
     """The other commands have ended: tell the background ones to, and wait until they did."""
     if runner.grace_at < FAR:
         runner.grace_at = min(runner.grace_at, time.monotonic())
-    rest = [child for child in commands(runner) if child.begun and child.traits["background"]]
+    rest = [child for child in commands(runner) if child.entry["background"]]
     for child in rest:
         child.send({"op": "drain", "reason": "the other commands have ended"})
         child.limit(time.monotonic() + runner.background_seconds, "did not end when told to")
@@ -39,9 +38,9 @@ def drain(runner, code, reason, order=None):
         # half of what is left is for reports
         runner.grace_at = min(now + runner.grace_seconds, (now + runner.end_at) / 2)
     for child in commands(runner):
-        if not (child.begun and child.traits["background"]):
+        if not child.entry["background"]:
             child.send({"op": "drain", "reason": order or reason})
-            if not child.traits["always"]:
+            if not child.entry["always"]:
                 child.limit(runner.grace_at, "killed")
 
 
@@ -58,11 +57,16 @@ def kill(runner, code, reason):
 
 
 def escalate(runner, child):
-    """A child's time is over; one that cannot even be killed is given up."""
-    if not child.stage:
+    """A child's time is over: SIGTERM to its group, then SIGKILL to its whole tree; one that cannot even be killed is
+    given up."""
+    child.stage += 1
+    child.limit_at = time.monotonic() + runner.patience_seconds
+    if child.stage == 1:
         runner.text.own("%s is ended: %s" % (child.name, child.why))
-    child.escalate(runner.patience_seconds)
-    if child.stage > 2:
+        quietly(os.killpg, child.pid, signal.SIGTERM)
+    elif child.stage == 2:
+        processes.kill_tree(child.pid)
+    else:
         finish(runner, child, None)
 
 
@@ -74,7 +78,7 @@ def clear_strays(runner):
         if not strays:
             return
         for pid in strays:
-            processes.send_signal(pid, signal.SIGKILL)
+            quietly(os.kill, pid, signal.SIGKILL)
             quietly(os.waitpid, pid, os.WNOHANG)
         time.sleep(0.001)  # the kernel needs a moment to end them; their children come to us next
 
@@ -88,30 +92,29 @@ def finish(runner, child, status, *usage):
         if child.sources:
             runner.hear(child)
             runner.text.add(child.name, child.printed())
-    child.sock.close()
+    os.close(child.sock)
     os.close(child.output)
     child.ended = True
     runner.link.gone(child)
-    if child.index is None:
+    if not child.entry:
         runner.text.own("the courier ended: " + ending(status))
         return
-    outcome, code, message = judge(runner, child, status)
-    bad = outcome not in ("done", "killed") and (outcome != "skipped" or code)
-    text = "%s: %s" % (child.name, message) if message else child.name
-    if bad and child.traits["on_failure"] == command.ABORT:
+    tail = [runner.text.clean(line[:512].decode("utf-8", "replace")) for line in child.tail]
+    note(runner, child.entry, *judge(runner, child, status), time.monotonic() - child.started, usage_of(*usage), tail)
+
+
+def note(runner, entry, outcome, code, message, seconds=0, usage=None, tail=()):
+    """Record and report how a command ended, or that it was skipped. A failure ends the pilot, unless the command says
+    otherwise; others begin no more, unless it was for a missing fact or at the end anyhow."""
+    name = entry["name"]
+    text = "%s: %s" % (name, message) if message else name
+    if code and outcome != "killed" and entry["on_failure"] == command.ABORT:
         runner.failure = runner.failure or (code, text)
-        if outcome != "skipped" and not child.traits["always"]:
-            runner.aborted = runner.aborted or "%s %s" % (child.name, outcome)
-    for name in child.traits["provides"] if outcome == "done" else ():
-        if name in child.result["facts"]:
-            runner.facts[name] = child.result["facts"][name]
-        else:
-            runner.text.own("%s did not give %s" % (child.name, name))
-    seconds = round(time.monotonic() - child.started, 3)
+        if outcome != "skipped" and not entry["always"]:
+            runner.aborted = runner.aborted or text
     runner.text.own("%s after %.1f s, %s" % (outcome, seconds, text))
-    result = {"name": child.name, "index": child.index, "outcome": outcome, "code": code, "seconds": seconds}
-    result.update(usage=usage_of(*usage), message=runner.text.clean(message))
-    result["tail"] = [runner.text.clean(line[:512].decode("utf-8", "replace")) for line in child.tail]
+    result = {"name": name, "index": entry["index"], "outcome": outcome, "code": code}
+    result.update(seconds=round(seconds, 3), usage=usage, message=runner.text.clean(message), tail=tail)
     runner.record.fields["commands"].append(result)
     runner.record.write(runner.text.path)
     runner.link.report(dict(result, kind="command"))
@@ -120,9 +123,9 @@ def finish(runner, child, status, *usage):
 def judge(runner, child, status):
     """How a command ended: outcome, code, message."""
     if child.stage and child.why == "timeout":
-        seconds = child.traits["timeout"] if child.begun else runner.load_seconds
-        return "timeout", exitcodes.TIMEOUT, "it took longer than %s s" % seconds
+        return "timeout", exitcodes.TIMEOUT, "it took longer than %s s" % child.entry["timeout"]
     if child.result:
+        runner.facts.update(child.result.get("facts", ()))
         return child.result["outcome"], child.result["code"], child.result["message"]
     if not child.stage and status in (signal.SIGTERM, TERMINATED << 8):
         drain(runner, exitcodes.DRAINED, "signal SIGTERM")  # batch systems send it to all at once: ours is on its way
@@ -143,7 +146,7 @@ def leave(runner):
     reason = text.clean(reason)
     runner.record.fields.update(end=time.time(), exit_code=code, reason=reason)
     runner.record.write(text.path)
-    if link.contact["reached"]:
+    if link.contact:
         usage = runner.record.fields["final_usage"] or runner.record.usage()
         link.phase, link.final = "end", True
         link.report({"kind": "pilot", "exit_code": code, "reason": reason, "usage": usage})

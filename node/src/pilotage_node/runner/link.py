@@ -17,17 +17,17 @@ COALESCE = 0.2
 LONGEST = 30.0
 """Longest pause after failures [s]: it doubles from 1 s on, and is spread so that pilots do not come back all at once.
 It is well below a lease too, so that an outage shorter than a lease loses none."""
-MOST = 200
-"""Reports of commands in one message; the rest goes with the next."""
+IDLE = {"held": (), "want": None}
+"""What a pilot without a job agent has to say of jobs."""
 REFUSALS = {409: exitcodes.SECOND_START, 426: exitcodes.PROTOCOL}
 """Answers to the first registration that end the pilot; any other 4xx means that the credentials are refused."""
 
 
 class Link:
     """reports: not acknowledged, by id; agent: the child that asks for jobs, state: its last message; body: the sync
-    request that has no answer yet, asker: the agent whose state it tells; waiting: "register" or "sync" while the
-    courier has it; at: when to speak next, but never before ``not_before``; lost_at: since when the service is not
-    reached; contact: what commands are told of the registration.
+    request that has no answer yet; waiting: "register" or "sync" while the courier has it; at: when to speak next, but
+    never before ``not_before``; lost_at: since when the service is not reached; contact: what commands are told of the
+    registration.
 
     :param runner: its ``identity``, ``text``, ``spawn_courier()``, ``record``, ``ends``
     :param introduction: dict: the registration's body but for ``log`` and the identity; without ``node`` at first
@@ -35,20 +35,18 @@ class Link:
 
     def __init__(self, runner, introduction):
         self.runner, self.text, self.introduction = runner, runner.text, introduction
-        self.contact = {"reached": False, "clock_skew": None, "seconds": None}
-        self.reports, self.transfers, self.state, self.usage, self.phase = {}, {}, {}, {}, "start"
-        self.courier = self.waiting = self.body = self.agent = self.asker = self.lost_at = None
+        self.contact = None
+        self.reports, self.transfers, self.state, self.usage, self.phase = {}, {}, IDLE, {}, "start"
+        self.courier = self.waiting = self.body = self.agent = self.lost_at = None
         self.registered = self.final = self.ended = False
-        self.at = self.not_before = self.asked = 0.0
-        self.deaths = self.failures = self.sequence = self.count = 0
+        self.at = self.not_before = 0.0
+        self.failures = self.sequence = self.count = 0
         self.longest, self.chunk = LONGEST, log.CHUNK
 
     def due(self):
         """When there is something to do next (monotonic)."""
-        if self.ended:
+        if self.ended or self.waiting:
             return FAR
-        if self.waiting:
-            return self.asked + SILENCE
         return max(self.at if self.registered and not self.body else 0.0, self.not_before)
 
     def idle(self):
@@ -61,29 +59,27 @@ class Link:
             return
         if not self.courier:
             self.courier = self.runner.spawn_courier()
-        elif self.waiting:
-            self.asked = now
-            self.courier.limit(now, "it is silent")
         else:
-            self.waiting, self.asked = "sync" if self.registered else "register", now
+            self.waiting = "sync" if self.registered else "register"
             if self.registered:
                 self.body = body = self.body or self.compose()
             else:
                 first = self.text.chunk(4096) or {"text": ""}
                 body = dict(self.introduction, log=first["text"], **self.runner.identity)
-            self.count += 1
-            self.courier.send({"op": self.waiting, "id": self.count, "body": body})
+            self.courier.limit_at, self.courier.why = now + SILENCE, "it is silent"
+            self.courier.send({"op": self.waiting, "body": body})
 
     def compose(self):
         """A new sync request (see ``pilotage_node.protocol``)."""
         self.sequence += 1
-        self.at, self.asker = FAR, self.agent
+        self.at, state = FAR, self.state
+        self.state = dict(state, want=None)  # a wish is told once, or it would be granted twice
         return {
             "protocol": protocol.VERSION,
             "sequence": self.sequence,
-            "held": self.state.get("held") or [],
-            "reports": list(self.reports.values())[:MOST] + (self.state.get("reports") or []),
-            "want": self.state.get("want"),
+            "held": state["held"],
+            "reports": list(self.reports.values()),
+            "want": state["want"],
             "log": self.text.chunk(self.chunk),
             "beat": {"phase": self.phase, "usage": self.usage},
         }
@@ -97,31 +93,38 @@ class Link:
 
     def transfer(self, child, message):
         """Pass on a get, put or upload of a command."""
-        self.count += 1
-        self.transfers[self.count] = child, message["id"], dict(message, id=self.count)
+        self.transfers[message["id"]] = child, message
         if self.registered:
-            self.courier.send(self.transfers[self.count][2])
+            self.courier.send(message)
+
+    def transferred(self, message):
+        """Tell who asked for it."""
+        child, asked = self.transfers.pop(message["id"], (None, None))
+        if child:
+            child.send(dict(asked, **message))
 
     def gone(self, child):
         """A child ended: what it said last is delivered all the same. A new courier is started, later each time."""
         if child is self.courier:
             self.courier, self.waiting, self.registered = None, None, False
-            self.not_before = max(self.not_before, time.monotonic() + min(LONGEST, self.deaths))
-            self.deaths += 1
+            self.put_off()
         elif child is self.agent:
-            self.reports.update((report["id"], report) for report in self.state.get("reports") or ())
-            self.agent, self.state = None, {}
+            self.agent, self.state = None, IDLE
+
+    def put_off(self, least=0):
+        """Do not speak for a while, longer each time."""
+        pause = min(self.longest, 2 ** min(self.failures, 9)) * (1 + os.urandom(1)[0] / 256) / 2
+        self.failures += 1
+        self.not_before = time.monotonic() + max(pause, least)
 
     def answered(self, message):
         """The courier brought an answer: {"status", "body"}; status 0 = the service was not reached."""
-        now, op, self.waiting = time.monotonic(), self.waiting, None
-        status, body, failures = message["status"], message.get("body") or {}, self.failures
-        pause = min(self.longest, 2 ** min(failures, 9)) * (1 + int.from_bytes(os.urandom(1), "big") / 256.0) / 2
-        pause = max(pause, message.get("retry_after") or body.get("retry_after") or 0)
-        self.failures, self.not_before = failures + 1, now + pause  # also after an answer that is not understood
+        now, op, self.waiting, self.courier.limit_at = time.monotonic(), self.waiting, None, FAR
+        status, body = message["status"], message["body"]
+        self.put_off(message["retry_after"])  # also after an answer that is not understood
         if status == 200:
             if op == "register":
-                self.accepted(body, message.get("seconds") or now - self.asked, now)
+                self.accepted(body, message["seconds"], now)
             else:
                 self.synced(body, now)
             self.failures, self.not_before = 0, self.final and now + COALESCE
@@ -129,16 +132,16 @@ class Link:
                 self.text.own("the service is reached again, after %.0f s" % (now - self.lost_at))
                 self.lost_at = None
             return
-        why = body.get("error") or "status %d" % status
+        why = str(body.get("error", status))
         refused = 400 <= status < 500 and status != 429
-        if refused and not self.contact["reached"]:
+        if refused and not self.contact:
             code = REFUSALS.get(status, exitcodes.REFUSED)
             self.runner.leaving = code, "the service refuses this pilot: " + why
         elif status == 410:
             self.ended = True
             self.runner.ends.kill(self.runner, exitcodes.KILLED, "the service ended this pilot: " + why)
         elif status == 401:  # the token is too old: register again, the first time at once
-            self.registered, self.not_before = False, failures and now + pause
+            self.registered, self.not_before = False, self.failures > 1 and self.not_before
         elif refused:  # it would be refused again as it is
             self.text.own("the service refuses a %s (%d): %s" % (op, status, why))
             self.body = None if op == "sync" else self.body
@@ -146,43 +149,34 @@ class Link:
         elif not self.lost_at:
             self.lost_at = now
             self.text.own("the service is not reached (%s); the pilot goes on and tries again" % why)
-        self.tell_agent({}, pause, False, False)
 
     def accepted(self, body, seconds, now):
         """Registered, for the first time or anew; ``seconds``: of the round trip."""
-        if not self.contact["reached"]:
-            skew = time.time() - seconds / 2 - body["time"] if "time" in body else None
-            self.contact = {"reached": True, "clock_skew": skew, "seconds": seconds}
-            self.at = now + body.get("sync_seconds", 10)
+        if not self.contact:
+            skew = time.time() - seconds / 2 - body["time"]
+            self.contact = {"clock_skew": skew, "seconds": seconds}
+            self.at = now + body["sync_seconds"]
             self.text.own("registered with the service")
         self.registered = True
-        self.longest = max(0.5, min(LONGEST, body.get("lease_seconds", 120) / 5))
-        self.sequence = max(self.sequence, body.get("sequence") or 0)
-        self.text.acknowledged(body.get("log_offset") or 0)
-        for _, _, message in self.transfers.values():
+        self.longest = max(0.5, min(LONGEST, body["lease_seconds"] / 5))
+        self.sequence = max(self.sequence, body["sequence"])
+        self.text.acknowledged(body["log_offset"])
+        for _, message in self.transfers.values():
             self.courier.send(message)
 
     def synced(self, body, now):
         """The service took what was said: the agent gets its part, the pilot follows its orders."""
-        done, again = body.get("acknowledged") or (), body.get("again_seconds", 10)
-        for name in done:
+        for name in body["acknowledged"]:
             self.reports.pop(name, None)
-        self.text.acknowledged(body.get("log_offset") or 0)
-        sent, self.body, self.deaths = self.body, None, 0
-        more = len(self.text.waiting) > self.chunk or (self.reports and done)
-        self.at = 0.0 if self.final else min(self.at, now + (1 if more else again))
-        if body.get("granted"):
-            self.runner.record.jobs.granted(body["granted"])
-        self.tell_agent(body, again, bool(sent["want"]) and not body.get("granted"), True)
-        orders = [order["order"] for order in body.get("orders") or () if not order.get("lease")]
+        self.text.acknowledged(body["log_offset"])
+        sent, self.body, granted = self.body, None, body["granted"]
+        pause = 1 if len(self.text.waiting) > self.chunk else body["again_seconds"]
+        self.at = 0.0 if self.final else min(self.at, now + pause)
+        if self.agent:
+            part = {name: body[name] for name in ("hold", "granted", "orders")}
+            self.agent.send(dict(part, op="jobs", empty=bool(sent["want"] and not granted)))
+        orders = [order["order"] for order in body["orders"] if not order.get("lease")]
         if "kill" in orders and not self.runner.killing:
             self.runner.ends.kill(self.runner, exitcodes.KILLED, "the service orders it")
         elif orders:
             self.runner.ends.drain(self.runner, exitcodes.DRAINED, "the service orders it", "order")
-
-    def tell_agent(self, body, again, empty, reached):
-        """What the job agent gets after a sync that told its state."""
-        if self.asker and self.asker is self.agent:
-            part = {name: body.get(name) or [] for name in ("hold", "granted", "acknowledged", "orders")}
-            part["orders"] = [order for order in part["orders"] if order.get("lease")]
-            self.agent.send(dict(part, op="jobs", empty=empty, again_seconds=again, reached=reached))

@@ -7,6 +7,8 @@ import os
 import re
 import time
 
+from pilotage_node.processes import quietly
+
 CHUNK = 256 * 1024
 """Most bytes of log in one message to the service."""
 LINE = 4096
@@ -30,8 +32,8 @@ class Log:
         self.cap, self.identity = cap, identity
         self.size, self.waiting, self.full, self.file = 0, bytearray(), False, None
         for self.path in paths:
-            self.file = quietly(os.open, self.path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
-            if self.file is not None:
+            self.file = quietly(open, self.path, "wb", 0)
+            if self.file:
                 break
 
     def clean(self, text):
@@ -46,7 +48,7 @@ class Log:
         """Lines that a command printed (bytes); gives what was written."""
         if self.full and not reserve:
             return b""
-        head = "%s %s: " % (time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), name)
+        head = "%s %s: " % (time.strftime("%FT%TZ", time.gmtime()), name)
         text = ""
         for line in lines:
             cut = b" [the line is cut here]" if len(line) > LINE else b""
@@ -59,8 +61,8 @@ class Log:
             return b""
         self.size += len(data)
         self.waiting += data
-        if self.file is not None:
-            quietly(os.write, self.file, data)
+        if self.file:
+            quietly(self.file.write, data)
         return data
 
     def chunk(self, most):
@@ -71,11 +73,3 @@ class Log:
     def acknowledged(self, offset):
         """The service has the first ``offset`` bytes."""
         del self.waiting[: max(0, offset - self.size + len(self.waiting))]
-
-
-def quietly(function, *arguments):
-    """Call a system function; an error of the system is of no consequence: None."""
-    try:
-        return function(*arguments)
-    except OSError:
-        return None

@@ -9,8 +9,9 @@ from pilotage_node import exitcodes, facts, processes, protocol
 from pilotage_node.runner.channel import FAR
 from pilotage_node.runner.child import HANDLED, Child
 from pilotage_node.runner.link import IDENTITY, Link
-from pilotage_node.runner.log import Log, quietly
-from pilotage_node.runner.work import DEFAULTS, load, work
+from pilotage_node.runner.log import Log
+from pilotage_node.runner.record import Record
+from pilotage_node.runner.work import load, work
 
 
 class Runner:
@@ -22,26 +23,23 @@ class Runner:
     waited for any more.
     """
 
-    register_seconds = load_seconds = 120
+    register_seconds = 120
     grace_seconds = final_seconds = 30
     lost_seconds = 10
     patience_seconds = background_seconds = 5
     hasty_seconds = 3
-    failure = aborted = leaving = _record = None
+    failure = aborted = leaving = None
     killing = over = terminated = False
     drain_at = end_at = grace_at = FAR
 
     def __init__(self, script, identity, directory, logs):
         self.script, self.profile, self.identity, self.directory = script, script.profile, identity, directory
         self.started, self.pid, self.children, self.facts = time.monotonic(), os.getpid(), {}, {}
-        self.text = Log(logs, int((self.profile.get("log_mib") or 10) * (1 << 20)), identity)
-        wall = (self.profile.get("limits") or {}).get("wall_seconds")
-        if wall:
-            self.end_at = self.started + wall
-            self.drain_at = self.end_at - facts.reserve(wall)
-        who = {name: self.profile.get(name) for name in IDENTITY}
+        self.text = Log(logs, int(self.profile.get("log_mib", 10) * (1 << 20)), identity)
+        who = {name: self.profile[name] for name in IDENTITY}
         introduction = {"protocol": protocol.VERSION, "nonce": os.urandom(16).hex(), "digest": script.digest}
         self.link = Link(self, dict(introduction, profile=who))
+        self.record = Record(self.started, self.link.introduction, identity["stamp"])
 
     @property
     def ends(self):
@@ -50,26 +48,18 @@ class Runner:
 
         return ends
 
-    @property
-    def record(self):
-        """The record, begun when there is something to note."""
-        if self._record is None:
-            from pilotage_node.runner.record import Record
-
-            self._record = Record(self.identity["stamp"], self.script, self.started)
-            self._record.fields["node"] = self.facts.get("node")
-        return self._record
-
     # -- the run
 
     def run(self):
         """All of it; the exit code."""
         try:
             try:
-                self.listen()
+                # a signal that was ignored on purpose (nohup, a shell's background) stays so
+                heard = [number for number in HANDLED if signal.getsignal(number) != signal.SIG_IGN]
+                self.wakeup = processes.listen(signal.SIGCHLD, *heard)
                 self.register()
                 for index, entry in enumerate(self.profile["commands"] if self.link.registered else ()):
-                    self.command(index, entry)
+                    self.command(dict(entry, index=index))
                 self.ends.stop_background(self)
             except Exception as error:
                 import traceback
@@ -84,22 +74,17 @@ class Runner:
             self.children = {}
             self.ends.clear_strays(self)
 
-    def listen(self):
-        """Signals become bytes in a pipe; one that was ignored on purpose (nohup, a shell's background) stays so."""
-        self.wakeup, writer = os.pipe()
-        os.set_blocking(writer, False)
-        signal.set_wakeup_fd(writer)
-        for number in HANDLED + (signal.SIGCHLD,):
-            if number == signal.SIGCHLD or signal.getsignal(number) != signal.SIG_IGN:
-                signal.signal(number, lambda *ignored: None)
-
     def register(self):
         """Look at the node while the courier starts up, then present the pilot to the service."""
         self.link.tick(self.started)
         node = self.facts["node"] = self.link.introduction["node"] = facts.gather_node(self.profile, self.directory)
-        place = "{flavour} at {site}/{resource}".format(**self.link.introduction["profile"])
+        if node["seconds_left"]:
+            self.drain_at = self.started + node["seconds_left"]
+            self.end_at = self.started + self.profile["limits"]["wall_seconds"]
+        who = self.link.introduction["profile"]
+        place = ", ".join("%s %s" % (name, who[name]) for name in IDENTITY if who[name])
         self.text.own("pilot %s: %s" % (self.identity["stamp"], place))
-        self.text.own("on {hostname}: {platform}, {cores} cores, {memory_mib} MiB, Python {python}".format(**node))
+        self.text.own("on %(hostname)s, %(platform)s, Python %(python)s" % node)
         until = self.started + self.register_seconds
         while not (self.link.registered or self.leaving):
             self.turn(until)
@@ -107,47 +92,37 @@ class Runner:
                 why = "the service was not reached within %d s" % self.register_seconds
                 self.leaving = self.leaving or (exitcodes.UNREACHABLE, why)
 
-    def command(self, index, entry):
+    def command(self, entry):
         """Run one command; a background one is only started."""
         if self.over:
             return
+        name = entry["name"]
+        if entry["always"]:
+            self.ends.stop_background(self)
+        else:
+            missing = [fact for fact in entry["requires"] if fact not in self.facts]
+            code, why = exitcodes.OK, self.aborted or (self.leaving and self.leaving[1])
+            if missing and not why:
+                code, why = exitcodes.MISSING_FACT, "nobody gave the fact " + ", ".join(missing)
+            if why:
+                self.ends.note(self, entry, "skipped", code, why)
+                return
         known = {
             "profile": self.profile,
             "workdir": self.directory,
-            "service_urls": self.profile["service"]["urls"],
             "pid": self.pid,
             "started": self.started,
             "registration": self.link.contact,
         }
-        child = self.spawn(entry["name"], lambda sock: work(sock, entry, known), index)
-        child.limit(child.started + self.load_seconds, "timeout")
-        while child.traits is DEFAULTS and not child.ended:
-            self.turn()
-        if child.traits["always"]:
-            self.ends.stop_background(self)
-        elif not child.ended:
-            missing = [name for name in child.traits["requires"] if name not in self.facts]
-            why = self.aborted or (self.leaving and self.leaving[1])
-            if why or missing:
-                code = exitcodes.OK if why else exitcodes.MISSING_FACT
-                why = why or "nobody gave the fact " + ", ".join(missing)
-                child.result = {"outcome": "skipped", "code": code, "message": why}
-                child.send({"op": "skip"})
-        if not (child.result or child.ended):
-            self.begin(child)
-        while not (child.ended or (child.begun and child.traits["background"])):
-            self.turn()
-
-    def begin(self, child):
-        """Its time limit counts from now."""
-        child.begun, child.limit_at, seconds = True, FAR, child.traits["timeout"]
-        if not child.traits["background"]:
-            self.link.phase = child.name
-        if seconds:
-            child.limit(time.monotonic() + seconds, "timeout")
-        self.text.own("%s begins" % child.name)
-        wanted = ["node", *child.traits["requires"], *child.traits["wants"]]
-        child.send({"op": "start", "facts": {name: self.facts.get(name) for name in wanted}})
+        given = {fact: self.facts.get(fact) for fact in ["node", *entry["requires"], *entry["wants"]]}
+        self.text.own("%s begins" % name)
+        child = self.spawn(name, lambda sock: work(sock, entry, given, known), entry)
+        if entry["timeout"]:
+            child.limit(child.started + entry["timeout"], "timeout")
+        if not entry["background"]:
+            self.link.phase = name
+            while not child.ended:
+                self.turn()
 
     # -- the loop
 
@@ -180,10 +155,9 @@ class Runner:
         self.link.tick(now)
 
     def signalled(self):
-        """Signals came in: leave, the second time at once."""
+        """Signals came in: take note of who ended; leave, the second time at once."""
         for number in os.read(self.wakeup, 4096):
             if number == signal.SIGCHLD:
-                self.reap()
                 continue
             why = "signal " + self.ends.name_of(number)
             if number in (signal.SIGTERM, signal.SIGINT):
@@ -191,24 +165,19 @@ class Runner:
                     self.ends.kill(self, exitcodes.KILLED, "a second " + why)
                 self.terminated = True
             self.ends.drain(self, exitcodes.DRAINED, why)
-
-    def reap(self):
-        """Take note of every process that ended: children, and strays that became ours."""
-        ended = quietly(os.wait4, -1, os.WNOHANG)
-        while ended and ended[0]:
-            if ended[0] in self.children:
-                self.ends.finish(self, self.children[ended[0]], *ended[1:])
-            ended = quietly(os.wait4, -1, os.WNOHANG)
+        for pid, status, usage in processes.ended():
+            if pid in self.children:
+                self.ends.finish(self, self.children[pid], status, usage)
 
     # -- children
 
-    def spawn(self, name, function, index=None):
+    def spawn(self, name, function, entry=None):
         def alone(sock):  # in the child, which must not know the runner's secrets
             self.identity.clear()
             os.chdir(self.directory)
             return function(sock)
 
-        child = Child(name, alone, index)
+        child = Child(name, alone, entry)
         self.children[child.pid] = child
         return child
 
@@ -232,23 +201,21 @@ class Runner:
         elif op == "answer":
             link.answered(message)
         elif op == "transferred":
-            if message["id"] in link.transfers:
-                asker, name, _ = link.transfers.pop(message["id"])
-                asker.send(dict(message, id=name))
-        elif op in ("traits", "result"):
-            setattr(child, op, message)
-        elif op == "report":
-            link.report(message["report"])
+            link.transferred(message)
+        elif op == "result":
+            child.result = message
         elif op == "usage":
             link.usage = message["usage"]
-            self.record.sampled(link.usage)
+            self.record.fields["final_usage" if link.usage.get("final") else "beat"] = link.usage
         elif op == "jobs":
-            self.record.jobs.reported(message.get("reports") or (), time.monotonic())
-            link.agent, link.state = child, message
-            link.at = 0.0 if message.get("urgent") else link.at
+            self.record.jobs.told(message)
+            for report in message["reports"]:
+                link.report(report)
+            if "held" in message:
+                link.agent, link.state, link.at = child, message, 0.0
         elif op == "record":
             child.send(dict(message, record=self.record.document(), log=self.text.path))
         elif op == "drain":
-            self.ends.drain(self, exitcodes.DRAINED, message.get("reason") or child.name)
+            self.ends.drain(self, exitcodes.DRAINED, message["reason"])
         else:
             raise LookupError(op)

@@ -4,7 +4,7 @@ import json
 import os
 
 from pilotage_node import exitcodes, processes
-from pilotage_node.runner.log import quietly
+from pilotage_node.processes import quietly, remove_tree
 
 USAGE = "usage: pilot [--stamp S] [--credentials FILE] [--workdir DIR]; --inspect shows its provenance"
 
@@ -13,17 +13,6 @@ def say(code, text):
     """The last words of a pilot that does not run."""
     quietly(os.write, 2 if code else 1, (text + "\n").encode())
     return code
-
-
-def remove_tree(path):
-    """Remove the working directory, also what a job closed to us; what resists is left. Links are not followed."""
-    quietly(os.chmod, path, 0o700)
-    for entry in list(quietly(os.scandir, path) or ()):
-        if entry.is_dir(follow_symlinks=False):
-            remove_tree(entry.path)
-        else:
-            quietly(os.unlink, entry.path)
-    quietly(os.rmdir, path)
 
 
 def start(script, words, **changed):

@@ -1,4 +1,4 @@
-"""What happens in a command's own process: its class is imported, tells what it is, and does its work."""
+"""What happens in a command's own process: its class is imported and does its work."""
 
 import signal
 import sys
@@ -7,16 +7,18 @@ from types import SimpleNamespace
 from pilotage_node import command, exitcodes
 from pilotage_node.runner.channel import Channel
 
-TRAITS = ("requires", "wants", "provides", "timeout", "on_failure", "always", "background")
 TERMINATED = 128 + signal.SIGTERM
 """Exit status of a command that SIGTERM ended in an orderly way."""
 
 
 class Facts:
-    """``facts.node``, the facts that the command declared (``wants`` that nobody gave are None), and those it gives."""
+    """``facts.node``, the facts that the command declared (``wants`` that nobody gave are None), and those it gives.
 
-    def __init__(self, known, provides):
-        self.__dict__.update(known, _provides=provides, _given={})
+    :param given: dict to which what it gives is added, too
+    """
+
+    def __init__(self, known, provides, given):
+        self.__dict__.update(known, _provides=provides, _given=given)
 
     def __getattr__(self, name):
         raise AttributeError("the fact %s is not in this command's requires or wants" % name)
@@ -33,38 +35,29 @@ def load(module, name):
     return getattr(sys.modules[module], name)
 
 
-def traits(kind):
-    """The contract's attributes of a command class; a class that has nothing but ``do`` has their defaults."""
-    return dict({name: getattr(kind, name, getattr(command.Command, name)) for name in TRAITS}, op="traits")
-
-
-DEFAULTS = traits(None)
-"""What is assumed of a class as long as it has not told."""
-
-
 def terminate(number, frame):
     raise SystemExit(TERMINATED)
 
 
-def work(sock, entry, known):
+def work(sock, entry, facts, known):
     """Run one command: what the runner gets is its last message, the exit status only matters after SIGTERM.
 
-    :param entry: of the profile's commands: {"name", "module", "options"}
+    :param entry: of the profile's commands: {"name", "module", "options", "provides", ...}, "files" where it has some
+    :param facts: what it may know: {name: value}
     :param known: what the Channel shall know
     """
     channel = Channel(sock, **known)
     signal.signal(signal.SIGTERM, terminate)
-    code = exitcodes.FAILED
+    code, given = exitcodes.FAILED, {}
     try:
+        facts = Facts(facts, entry["provides"], given)
         kind = load(entry["module"], entry["name"])
-        declared = traits(kind)
-        channel.send(declared)
-        begin = channel.receive()
-        if begin["op"] == "start":
-            facts = Facts(begin["facts"], declared["provides"])
-            do(kind, {"options": SimpleNamespace(**entry.get("options") or {}), "facts": facts, "pilot": channel})
-            result = {"op": "result", "outcome": "done", "code": exitcodes.OK, "message": "", "facts": facts._given}
-            channel.send(result)
+        attributes = {"options": SimpleNamespace(**entry["options"]), "facts": facts, "pilot": channel}
+        if "files" in entry:  # of a script: its modules' loader is the Script
+            text_of = sys.modules[entry["module"]].__loader__.text_of
+            attributes["read"] = lambda name: text_of(entry["files"][name])
+        do(kind, attributes)
+        channel.send({"op": "result", "outcome": "done", "code": exitcodes.OK, "message": "", "facts": given})
         return 0
     except command.CommandFailed as failure:
         code, text = failure.code, str(failure.text)

@@ -1,7 +1,7 @@
 """The command ReportUsage: what the pilot used, and how much of it went into jobs."""
 
-from pilotage_node import exitcodes, processes
-from pilotage_node.command import CONTINUE, Command, CommandFailed, Option
+from pilotage_node import processes
+from pilotage_node.command import CONTINUE, Command, Option
 
 
 class ReportUsage(Command):
@@ -28,14 +28,11 @@ class ReportUsage(Command):
     always = True
 
     def do(self):
-        answer = self.pilot.call({"op": "record"}, 30)
-        if answer is None:
-            raise CommandFailed(exitcodes.INTERNAL, "the runner did not give the pilot's record")
-        record, rows = answer["record"], [HEADS]
-        usage = totals(record, self.facts.node["cores"], living(self.pilot.pid))
+        record, rows = self.pilot.record()["record"], [HEADS]
+        usage = totals(record, self.facts.node["cores"], self.pilot.pid)
         jobs, count = usage["jobs"], self.options.jobs_listed
         for one in record["commands"]:
-            rows.append(row(one["name"], one["outcome"], one["seconds"], one.get("usage")))
+            rows.append(row(one["name"], one["outcome"], one["seconds"], one["usage"]))
         for one in record["jobs"][-count:] if count else ():
             rows.append(row("job %s" % (one["job"] or one["lease"]), one["state"], one["wall_seconds"], one["usage"]))
         rows.append(row("all %d jobs" % jobs["count"], "", jobs["wall_seconds"], jobs))
@@ -47,29 +44,26 @@ class ReportUsage(Command):
         self.log(text.format(states, **usage))
         self.pilot.send({"op": "usage", "usage": usage})
 
+    def plan(self):
+        self.log("would print what each command, the last %d jobs and the pilot used" % self.options.jobs_listed)
 
-FIGURES = ("cpu_user", "cpu_system", "max_rss_mib", "read_mib", "write_mib")
-HEADS = ("command or job", "outcome", "wall s", "user s", "system s", "RSS MiB", "read MiB", "write MiB")
+
+HEADS = ("command or job", "outcome", "wall s", "user s", "system s", "read MiB", "write MiB", "RSS MiB")
 
 
 def row(name, state, seconds, usage):
-    return (name, state) + tuple("%.1f" % (value or 0) for value in [seconds] + [(usage or {}).get(f) for f in FIGURES])
+    figures = [usage[name] for name in (*processes.FIGURES, "max_rss_mib")] if usage else [0] * 5
+    return (name, state, *("%.1f" % value for value in [seconds or 0] + figures))
 
 
-def living(runner):
-    """User and system CPU time [s] of the runner's descendants that are still alive (the courier, this command):
-    the kernel adds a process to its parent's account only when it has ended."""
-    everything = processes.snapshot()
-    tree = [everything[pid] for pid in processes.descendants(everything, runner)]
-    return sum(one.cpu_user + one.reaped_user for one in tree), sum(one.cpu_system + one.reaped_system for one in tree)
-
-
-def totals(record, cores, alive):
+def totals(record, cores, runner):
     """The pilot's usage from its record: numbers; ``jobs``: the same of all jobs together; ``monitored``: the last
     sample of RunMonitoringAgent, None where it did not run.
 
-    :param alive: user and system CPU time of living descendants [s]
+    :param runner: its pid; its descendants that are still alive (the courier, this command) are counted, too: the
+        kernel adds a process to its parent's account only when it has ended
     """
+    alive = processes.cpu_of(processes.family(runner)[1:])
     usage, wall, jobs = record["usage"], record["seconds"], record["job_totals"]
     job_cpu = jobs["cpu_user"] + jobs["cpu_system"]
     return dict(

@@ -5,6 +5,10 @@ import socket
 
 from pilotage_node import exitcodes
 from pilotage_node.command import Command, CommandFailed, Option
+from pilotage_node.processes import quietly
+
+CODES = {"cores": exitcodes.ENVIRONMENT, "memory_mib": exitcodes.MEMORY, "disk_mib": exitcodes.DISK}
+"""What a lack of it is told by."""
 
 
 class RunEnvironmentTest(Command):
@@ -49,15 +53,38 @@ class RunEnvironmentTest(Command):
     timeout = 300
 
     def do(self):
-        self.failures = []
-        self.check_node(self.options, self.facts.node)
-        self.check_service(self.pilot.registration, self.options.max_clock_skew_seconds)
+        options, contact = self.options, self.pilot.registration
+        self.check_node(options, self.facts.node)
+        urls = ", ".join(self.pilot.profile["service"]["urls"])
+        self.found("service", "%s, answered in %.0f ms" % (urls, 1000 * contact["seconds"]))
+        skew, most = contact["clock_skew"], options.max_clock_skew_seconds
+        self.found("clock skew", "%+.1f s" % skew, abs(skew) > most and "at most %g s wanted" % most, exitcodes.CLOCK)
         self.attempt("write test", self.pilot.workdir, self.write, exitcodes.DISK)
-        for endpoint in self.options.endpoints:
+        for endpoint in options.endpoints:
             self.attempt("endpoint", endpoint, connect, exitcodes.CONNECTIVITY)
         if self.failures:
             codes, texts = zip(*self.failures)
             raise CommandFailed(codes[0], "this node is not fit: " + "; ".join(texts))
+
+    def plan(self):
+        self.check_node(self.options, self.facts.node)
+        self.log("would write %d MiB as a test in the working directory" % self.options.write_test_mib)
+        self.log("would connect to: %s" % (", ".join(self.options.endpoints) or "nothing but the service"))
+        for _, text in self.failures:
+            self.log("would leave this node: " + text)
+
+    def check_node(self, options, node):
+        self.failures = []
+        self.found("host", "%(hostname)s, %(platform)s, kernel %(release)s, user %(user)s" % node)
+        python, oldest = node["python"], options.min_python
+        self.found("python", python, numbers(python) < numbers(oldest) and "at least %s wanted" % oldest)
+        for what, wanted in (("system", options.systems), ("machine", options.machines)):
+            wrong = wanted and node[what] not in wanted
+            self.found(what, node[what], wrong and "one of %s wanted" % ", ".join(wanted))
+        for what, code in CODES.items():
+            size, least = node[what], getattr(options, "min_" + what)
+            # One that could not be measured misses any limit.
+            self.found(what, size, (size or 0) < least and "at least %d wanted" % least, code)
 
     def found(self, what, value, wrong=None, code=exitcodes.ENVIRONMENT):
         """Print one finding; ``wrong`` says which limit it missed."""
@@ -67,33 +94,12 @@ class RunEnvironmentTest(Command):
 
     def attempt(self, what, value, function, code):
         """Print whether something can be done."""
+        wrong = None
         try:
-            wrong = function(value)
+            function(value)
         except (OSError, ValueError, OverflowError) as error:
             wrong = "it failed: %s" % error
         self.found(what, value, wrong, code)
-
-    def check_node(self, options, node):
-        self.found("host", "%(hostname)s, %(platform)s, kernel %(release)s, user %(user)s" % node)
-        old = numbers(node["python"]) < numbers(options.min_python) and "at least %s wanted" % options.min_python
-        self.found("python", node["python"], old)
-        for what in ("system", "machine"):
-            wanted = getattr(self.options, what + "s")
-            self.found(what, node[what], wanted and node[what] not in wanted and "one of %s wanted" % ", ".join(wanted))
-        codes = {"cores": exitcodes.ENVIRONMENT, "memory_mib": exitcodes.MEMORY, "disk_mib": exitcodes.DISK}
-        for what, code in codes.items():
-            least = getattr(options, "min_" + what)
-            # One that could not be measured misses any limit.
-            self.found(what, node[what], (node[what] or 0) < least and "at least %d wanted" % least, code)
-
-    def check_service(self, contact, most):
-        urls = ", ".join(self.pilot.service_urls)
-        if not contact["reached"]:
-            self.found("service", urls, "it was not reached", exitcodes.CONNECTIVITY)
-            return
-        self.found("service", "%s, answered in %.0f ms" % (urls, 1000 * contact["seconds"]))
-        skew = contact["clock_skew"] or 0
-        self.found("clock skew", "%+.1f s" % skew, abs(skew) > most and "at most %g s wanted" % most, exitcodes.CLOCK)
 
     def write(self, directory):
         """Write, flush to the device and remove: a full disk shows here, not in a job."""
@@ -104,8 +110,7 @@ class RunEnvironmentTest(Command):
                 out.flush()
                 os.fsync(out.fileno())
         finally:
-            if os.path.lexists(path):
-                os.unlink(path)
+            quietly(os.unlink, path)
 
 
 def connect(endpoint):

@@ -38,3 +38,12 @@ class RunJobAgent(Command):
 
     def do(self):
         Agent(self).run()
+
+    def plan(self):
+        node, options = self.facts.node, self.options
+        self.log(
+            "would ask for jobs for %(cores)s cores, %(memory_mib)s MiB of memory, %(disk_mib)s MiB of disk" % node
+        )
+        self.log("would leave %g s after the first empty answer" % options.idle_seconds)
+        if node["seconds_left"] is not None:
+            self.log("would take jobs for at most %.0f s" % (node["seconds_left"] - options.reserve_seconds))

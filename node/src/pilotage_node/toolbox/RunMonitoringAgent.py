@@ -3,7 +3,7 @@
 import os
 import time
 
-from pilotage_node import processes
+from pilotage_node import facts, processes
 from pilotage_node.command import CONTINUE, Command, Option
 
 THRIFT = 2000
@@ -43,6 +43,9 @@ class RunMonitoringAgent(Command):
             self.rest(max(self.options.interval_seconds, THRIFT * cost))
         self.tell()
 
+    def plan(self):
+        self.log("would look every %g s at what the pilot and its jobs use" % self.options.interval_seconds)
+
     def rest(self, seconds):
         """Wait, but not longer than until the runner says that it is over."""
         end = time.monotonic() + seconds
@@ -51,21 +54,17 @@ class RunMonitoringAgent(Command):
 
     def tell(self):
         """Send one sample: CPU in s, memory and disk in MiB; ``max_`` and ``min_`` are the furthest since the start."""
-        everything, now = processes.snapshot(), time.monotonic()
-        pids = [self.pilot.pid] + processes.descendants(everything, self.pilot.pid)
-        tree = [everything[pid] for pid in pids if pid in everything]
-        user = sum(process.cpu_user + process.reaped_user for process in tree)
-        system = sum(process.cpu_system + process.reaped_system for process in tree)
+        tree, now = processes.family(self.pilot.pid), time.monotonic()
+        user, system = processes.cpu_of(tree)
         then, used = self.last
         self.last = now, user + system
-        disk = os.statvfs(self.pilot.workdir)
         usage = {
             "cores_busy": round((user + system - used) / max(now - then, 1), 3),
             "rss_mib": sum(process.rss for process in tree) >> 20,
             "processes": len(tree),
             "load": os.getloadavg()[0],
-            "memory_free_mib": memory_free_mib(),
-            "disk_free_mib": disk.f_bavail * disk.f_frsize >> 20,
+            "memory_free_mib": facts.memory("MemAvailable") or 0,
+            "disk_free_mib": facts.disk_mib(self.pilot.workdir),
         }
         for name, value in usage.items():
             key, choose = ("min_" + name, min) if "free" in name else ("max_" + name, max)
@@ -73,9 +72,3 @@ class RunMonitoringAgent(Command):
         usage.update(self.furthest, cpu_user=round(user, 2), cpu_system=round(system, 2))
         usage["wall_seconds"] = round(now - self.pilot.started, 1)
         self.pilot.send({"op": "usage", "usage": usage})
-
-
-def memory_free_mib():
-    """Memory that can be had without swapping [MiB], of the whole node; 0 where the kernel does not say."""
-    with open("/proc/meminfo") as lines:
-        return sum(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")) >> 10

@@ -29,9 +29,7 @@ class UploadPilotOutput(Command):
     always = True
 
     def do(self):
-        answer = self.pilot.call({"op": "record"}, 30)
-        if answer is None:
-            raise CommandFailed(exitcodes.INTERNAL, "the runner did not give the pilot's record")
+        answer = self.pilot.record()
         failures = [self.upload(answer["log"], "pilot.log")]
         path = os.path.join(self.pilot.workdir, "pilot.json")
         try:
@@ -42,6 +40,11 @@ class UploadPilotOutput(Command):
             failures.append("pilot.json: %s" % error)
         if any(failures):
             raise CommandFailed(exitcodes.CONNECTIVITY, "not uploaded: " + "; ".join(filter(None, failures)))
+
+    def plan(self):
+        self.log(
+            "would upload pilot.log and pilot.json to the service, each in at most %g s" % self.options.transfer_seconds
+        )
 
     def upload(self, path, name):
         """Send one file: what went wrong."""
