@@ -3,41 +3,28 @@
 from __future__ import annotations
 
 import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from pilotage.testing.http import Server, reply
 
-class Answers:
+
+class Answers(Server):
     """A service that answers what the test says: {(method, path): (status, headers, body)}; keeps what it was asked."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.table: dict[tuple[str, str], tuple[int, dict[str, str], bytes]] = {}
-        self.asked: list[tuple[str, str, bytes]] = []
-        answers = self
+        self.usual = self._answer
 
-        class Handler(BaseHTTPRequestHandler):
-            def log_message(self, *arguments: object) -> None:
-                pass
+    @property
+    def asked(self) -> list[tuple[str, str, bytes]]:
+        """(method, path, body) of each request so far."""
+        return [(one["method"], one["path"], one["body"]) for one in self.requests]
 
-            def do(self) -> None:
-                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-                answers.asked.append((self.command, self.path, body))
-                path = self.path.partition("?")[0]
-                status, headers, content = answers.table.get(
-                    (self.command, path), (404, {}, b'{"error": "no such thing"}')
-                )
-                self.send_response(status)
-                for name, value in {"Content-Length": str(len(content)), **headers}.items():
-                    self.send_header(name, value)
-                self.end_headers()
-                self.wfile.write(content)
-
-            do_GET = do_POST = do_PUT = do
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+    def _answer(self, request: Any) -> None:
+        unknown: tuple[int, dict[str, str], bytes] = (404, {}, b'{"error": "no such thing"}')
+        status, headers, body = self.table.get((request.command, request.path.partition("?")[0]), unknown)
+        reply(request, status, body, headers)
 
     def say(self, method: str, path: str, body: Any, status: int = 200, **headers: str) -> None:
         content = body if isinstance(body, bytes) else json.dumps(body).encode()

@@ -17,12 +17,11 @@ def pair(tmp_path):
     """The command's channel and the runner's end."""
     ours, theirs = socket.socketpair()
     known = {
-        "profile": {},
+        "profile": {"service": {"urls": ["https://service.example:8443"]}},
         "workdir": str(tmp_path),
-        "service_urls": ["https://service.example:8443"],
         "pid": os.getpid(),
         "started": time.monotonic(),
-        "registration": {"reached": True, "clock_skew": 0.2, "seconds": 0.015},
+        "registration": {"clock_skew": 0.2, "seconds": 0.015},
     }
     yield Channel(ours, **known), Channel(theirs)
     ours.close()

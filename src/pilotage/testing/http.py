@@ -1,4 +1,4 @@
-"""A real HTTP(S) server whose answers a test sets, and certificates for it."""
+"""A real HTTP(S) server on loopback whose answers a test sets, and certificates for it."""
 
 from __future__ import annotations
 
@@ -49,7 +49,14 @@ def certificate(directory: Path, name: str, host: str = "127.0.0.1") -> tuple[st
 
 
 class Server:
-    """A service whose answers a test sets: `answers` are used up one a request, then `usual` is asked."""
+    """A service whose answers a test sets: `answers` are used up one a request, then `usual` is asked.
+
+    :ivar requests: what was asked so far, each {"method", "path", "headers" (names in lower case), "body"}
+    :ivar connections: how many were made
+
+    :param tls: a file with certificate and key (see `certificate`); None: plain HTTP
+    :param port: 0: any that is free
+    """
 
     def __init__(self, tls: Path | None = None, port: int = 0) -> None:
         self.requests: list[dict[str, Any]] = []
@@ -73,7 +80,8 @@ class Server:
                 early = getattr(outer.answers[0] if outer.answers else outer.usual, "early", False)
                 body = b"" if early else self.rfile.read(size)
                 headers = {name.lower(): value for name, value in self.headers.items()}
-                outer.requests.append({"method": self.command, "path": self.path, "headers": headers, "body": body})
+                self.asked = {"method": self.command, "path": self.path, "headers": headers, "body": body}
+                outer.requests.append(self.asked)
                 (outer.answers.pop(0) if outer.answers else outer.usual)(self)
 
             do_GET = do_POST = do_PUT = answer
@@ -97,14 +105,16 @@ class Server:
                 self.server.socket, server_side=True, do_handshake_on_connect=False
             )
             self.scheme = "https"
-        self.thread = threading.Thread(target=self.server.serve_forever, args=(0.02,))
+        self.thread = threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True)
         self.thread.start()
 
     @property
     def url(self) -> str:
+        """Its address, without a slash at the end."""
         return f"{self.scheme}://127.0.0.1:{self.port}"
 
     def close(self) -> None:
+        """Stop serving and cut what is open."""
         self.server.shutdown()
         self.server.socket.close()
         self.thread.join()
@@ -114,6 +124,7 @@ class Server:
 
 
 def reply(request: Any, status: int, body: Any, headers: dict[str, str] | None = None) -> None:
+    """Answer a request; a body that is not bytes is sent as JSON."""
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
     request.send_response(status)
     request.send_header("Content-Length", str(len(data)))
@@ -124,10 +135,12 @@ def reply(request: Any, status: int, body: Any, headers: dict[str, str] | None =
 
 
 def answering(status: int, body: Any, headers: dict[str, str] | None = None) -> Callable[[Any], None]:
+    """What always gives the same answer."""
     return lambda request: reply(request, status, body, headers)
 
 
 def hang_up(request: Any) -> None:
+    """No answer: the connection is cut."""
     request.close_connection = True
     with contextlib.suppress(OSError):
         request.connection.shutdown(socket.SHUT_RDWR)
