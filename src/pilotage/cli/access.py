@@ -38,13 +38,10 @@ def default_directory() -> Path:
 
 def save(access: Access, data: Path) -> Path:
     """Write `client.json` (mode 0600, replaced in one step), so that commands on this machine find the service."""
+    from pilotage.wholefile import write_whole
+
     file = data / FILE
-    draft = data / f".{FILE}.{os.getpid()}"
-    content = {"url": access.url, "token": access.token, "ca": access.ca}
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as out:
-        json.dump(content, out)
-    os.replace(draft, file)
+    write_whole(file, json.dumps({"url": access.url, "token": access.token, "ca": access.ca}))
     return file
 
 

@@ -9,13 +9,14 @@ Keys are ECDSA P-256: every OpenSSL that a worker node may have knows it, and a 
 from __future__ import annotations
 
 import ipaddress
-import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from pilotage.wholefile import write_whole
 
 if TYPE_CHECKING:
     from cryptography import x509
@@ -94,9 +95,9 @@ def _add_authority(directory: Path) -> None:
     bridges += split(_read(directory / "bridge.pem"))
     anchors = [own] + [c for c in map(_load, split(_read(directory / "ca.pem"))) if c.not_valid_after_utc > _now()]
     # The order matters after a crash: the set of anchors grows first, and what signs changes last.
-    _write(directory / "ca.pem", "".join(_pem(c) for c in anchors), 0o644)
-    _write(directory / "bridge.pem", "".join(bridges), 0o644)
-    _write(old, _key_pem(key) + _pem(own), 0o600)
+    write_whole(directory / "ca.pem", "".join(_pem(c) for c in anchors), 0o644)
+    write_whole(directory / "bridge.pem", "".join(bridges), 0o644)
+    write_whole(old, _key_pem(key) + _pem(own), 0o600)
 
 
 def _authority(
@@ -141,7 +142,7 @@ def _issue(directory: Path, files: TlsFiles) -> None:
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False)
         .sign(signer, hashes.SHA256())
     )
-    _write(files.cert, _key_pem(key) + _pem(certificate) + _read(directory / "bridge.pem"), 0o600)
+    write_whole(files.cert, _key_pem(key) + _pem(certificate) + _read(directory / "bridge.pem"), 0o600)
 
 
 def _serves(files: TlsFiles) -> bool:
@@ -216,15 +217,3 @@ def _key_pem(key: EllipticCurvePrivateKey) -> str:
 
 def _read(path: Path) -> str:
     return path.read_text() if path.exists() else ""
-
-
-def _write(path: Path, text: str, mode: int) -> None:
-    """Whole or not at all, never readable by others for a moment."""
-    temporary = path.with_name(path.name + ".new")
-    temporary.unlink(missing_ok=True)
-    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    with os.fdopen(handle, "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
