@@ -7,31 +7,17 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import httpx
 import yaml
 
-PATIENCE = 90.0
-"""Seconds that a test waits for something to become true: generous, because test machines are shared."""
+from pilotage.testing.processes import PATIENCE, carrying, end, eventually
 
-T = TypeVar("T")
+__all__ = ["PATIENCE", "TERMINAL", "AllInOne", "eventually"]
 
 TERMINAL = ("Done", "Failed", "Killed")
-
-
-def eventually(what: Callable[[], T], message: str, patience: float = PATIENCE) -> T:
-    """Poll `what` until it gives something true; the assertion's text names what did not come."""
-    until = time.monotonic() + patience
-    while True:
-        value = what()
-        if value:
-            return value
-        assert time.monotonic() < until, f"not within {patience:.0f} s: {message}"
-        time.sleep(0.1)
 
 
 class AllInOne:
@@ -132,25 +118,8 @@ class AllInOne:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
-        for pid in self.processes():
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
+        end(self.processes())
 
     def processes(self) -> list[int]:
         """Every live process that names this test's directory in its command line, environment or working directory."""
-        mark = str(self.home).encode()
-        found = []
-        for entry in Path("/proc").iterdir():
-            if not entry.name.isdigit() or int(entry.name) == os.getpid():
-                continue
-            try:
-                state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
-                texts = [(entry / "cmdline").read_bytes(), os.readlink(entry / "cwd").encode()]
-                texts.append((entry / "environ").read_bytes())
-            except OSError:
-                continue
-            if state != "Z" and any(mark in text for text in texts):
-                found.append(int(entry.name))
-        return found
+        return list(carrying(str(self.home)))

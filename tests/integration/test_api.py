@@ -18,6 +18,7 @@ import httpx
 import pytest
 
 from pilotage.configuration import loads
+from pilotage.configuration.live import Live
 from pilotage.engines.builtin import BuiltinEngine
 from pilotage.service import credentials, server, tls
 from pilotage.service.app import create_app
@@ -69,7 +70,7 @@ async def running(directory: Path, *, secure: bool = True, **settings: Any) -> A
     engine = BuiltinEngine(storage, keys.engine)
     await engine.start()
     files = tls.ensure(directory / "tls", HOSTS) if secure else None
-    app = create_app(storage, engine, loads(""), keys, Settings(**settings))
+    app = create_app(storage, engine, Live(loads("")), keys, Settings(**settings))
     ready: asyncio.Future[int] = asyncio.get_running_loop().create_future()
     serving = asyncio.create_task(server.serve(app, "127.0.0.1", 0, files, ready.set_result))
     try:

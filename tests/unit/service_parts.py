@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 from storage_parts import recent
 
+from pilotage.configuration.live import Live
 from pilotage.configuration.loader import loads
 from pilotage.engines.builtin import BuiltinEngine
 from pilotage.service import credentials
@@ -64,8 +65,9 @@ class House:
         self.clock = clock
         self.engine = BuiltinEngine(storage, keys.engine)
         self.woken = 0
-        configuration = loads(CONFIGURATION)
-        self.app = create_app(storage, self.engine, configuration, keys, settings, self._wake)
+        self.live = Live(loads(CONFIGURATION))
+        self.described: list[dict[str, Any]] = []
+        self.app = create_app(storage, self.engine, self.live, keys, settings, self._wake, lambda: self.described)
         # Nothing of the environment's proxies, and a failure of the application is an answer, as it is over a socket.
         transport = httpx.ASGITransport(self.app, raise_app_exceptions=False)
         self.client = httpx.AsyncClient(transport=transport, base_url="http://service", trust_env=False)

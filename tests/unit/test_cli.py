@@ -221,7 +221,7 @@ class TestStorage:
         old = pilotage("up", "--data", str(tmp_path), "--port", "0")
         assert (old.returncode, len(old.stderr.splitlines())) == (1, 1), old.stderr
         assert "run `pilotage storage migrate`" in old.stderr
-        assert "Applied 0002" in pilotage("storage", "migrate", "--data", str(tmp_path)).stdout
+        assert "Applied 0002, 0003, 0004" in pilotage("storage", "migrate", "--data", str(tmp_path)).stdout
         assert "up to date" in pilotage("storage", "migrate", "--data", str(tmp_path)).stdout
         nothing = pilotage("storage", "migrate", "--data", str(tmp_path / "other"))
         assert (nothing.returncode, len(nothing.stderr.splitlines())) == (1, 1), nothing.stderr

@@ -16,7 +16,21 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from . import generate, jobs, pilots, storage, submit, summary, tokens, up
+from . import (
+    clientpilot,
+    config,
+    generate,
+    inspecting,
+    jobs,
+    pilots,
+    publish,
+    storage,
+    submit,
+    summary,
+    tokens,
+    toolbox,
+    up,
+)
 from .errors import CliError
 
 app = typer.Typer(name="pilotage", no_args_is_help=True, add_completion=False, rich_markup_mode=None)
@@ -68,7 +82,11 @@ app.command("summary")(summary.summary)
 app.command("status", hidden=True)(summary.summary)
 app.command()(generate.flavours)
 app.command("generate")(generate.generate)
-app.command("inspect")(generate.inspect)
+app.command("inspect")(inspecting.inspect)
+app.command("client-pilot")(clientpilot.client_pilot)
+app.command("publish")(publish.publish)
+app.add_typer(config.app, name="config")
+app.add_typer(toolbox.app, name="toolbox")
 app.add_typer(tokens.app, name="token")
 app.add_typer(storage.app, name="storage")
 
