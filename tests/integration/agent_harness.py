@@ -33,7 +33,7 @@ processes.set_subreaper()
 processes.set_undumpable()
 processes.set_parent_death_signal(signal.SIGTERM)
 os.set_inheritable(given["fd"], False)
-known = dict(profile={"tags": ["here"]}, workdir=given["workdir"], service_urls=[], pid=os.getppid())
+known = dict(profile={"tags": ["here"]}, workdir=given["workdir"], pid=os.getppid())
 known.update(started=time.monotonic(), registration={})
 options = {name: option.default for name, option in RunJobAgent.options.items()}
 entry = {"module": RunJobAgent.__module__, "name": "RunJobAgent", "options": dict(options, **given["options"])}

@@ -282,6 +282,18 @@ async def test_pilots_started_by_hand_are_left_alone(house):
     assert house.directors.describe()[0]["error"] == ""
 
 
+async def test_pilots_that_nobody_has_started_yet_hold_no_slot(house):
+    """Somebody has made bundles and done nothing with them: the resource serves as if they were not there."""
+    record = {"secret_hash": "x", "secret_expires": house.storage.now() + 1000, "vo": "demo"}
+    record |= {"site": "HERE", "resource": "one", "queue": "q", "flavour": "LOCAL"}
+    stamps = [letter * 32 for letter in "abcd"]
+    await house.storage.write(pilots.plan, [{**record, "stamp": stamp} for stamp in stamps], house.storage.now())
+    await house.storage.write(pilots.submitted, dict.fromkeys(stamps, "hand:ann"), house.storage.now())
+    await house.submit(2)
+    await house.start()
+    await until_started(house, 2)
+
+
 async def test_drain_ends_all_and_waits(house):
     await house.submit(2)
     await house.start()

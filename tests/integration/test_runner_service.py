@@ -95,6 +95,25 @@ def test_killed_courier_repeats_transfers(pilot: Pilot) -> None:
     assert "the courier ended: SIGKILL" in pilot.log
 
 
+def test_a_transfer_that_outlives_its_command_is_nobody_elses(pilot: Pilot) -> None:
+    slow = """
+    import time
+    def answer(message, before):
+        if message["op"] == "upload":
+            time.sleep(1)
+    """
+    commands = """
+    class Asks(Command):
+        def do(self):
+            self.pilot.send({"op": "upload", "id": 1, "path": "p", "name": "n"})
+    class Hears(Command):
+        def do(self):
+            print("heard", self.pilot.receive(2))
+    """
+    assert pilot.run(commands, "Asks Hears", service=slow) == 0
+    assert "Hears: heard None" in pilot.log
+
+
 def test_expired_token_registers_anew(pilot: Pilot) -> None:
     expire = """
     def answer(message, before):

@@ -160,10 +160,11 @@ def test_nothing_at_hand_is_one_line_for_each_place_and_an_exit_code(vac: publis
     code, text = home.start(seeds.make(vac, places, pin=True))
     sha = vac.manifest["toolboxes"][0]
     assert code == UNREACHABLE
-    assert text.splitlines()[-3:] == [
-        f"seed: /nowhere/published: [Errno 2] No such file or directory: '/nowhere/published/blobs/{sha}'",
+    assert text.splitlines() == [
         "seed: http://127.0.0.1:1/mirror: [Errno 111] Connection refused",
-        f"seed: no place gives the toolbox sha256:{sha}",
+        f"seed: {NOBODY}/seed: [Errno 111] Connection refused",
+        f"seed: /nowhere/published: [Errno 2] No such file or directory: '/nowhere/published/blobs/{sha}'",
+        f"seed: no place gives the toolbox sha256:{sha} (pilotage publish writes it)",
     ]
     assert not home.pilots
 
@@ -179,6 +180,11 @@ def test_what_was_fetched_once_serves_again_without_any_place(
     assert code == NO_CREDENTIALS
     assert "seed: no trusted place gives the manifest: the cache's is used, of 20" in text
     assert len(set(home.pilots)) == 1 and len(home.pilots) == 2
+    [kept] = home.cache.glob("manifest-*")
+    kept.write_text('{"format": 1, "profile": "x"}')
+    code, text = home.start(seed)
+    assert code == UNREACHABLE and "seed: the cache's manifest is damaged: this is not a manifest" in text
+    assert "Traceback" not in text
     other = seeds.make(vac, seeds.Places([NOBODY], [], ["/another/place"]))
     code, text = home.start(other)
     assert code == UNREACHABLE, "a manifest that another seed trusted is not this one's"
@@ -356,7 +362,7 @@ def test_a_mirror_that_lies_is_refused_and_the_next_one_asked(
     alone = seed.replace(f'{{"manifest": null, "place": "{good}", "service": false}}', "")
     code, text = home.start(alone.replace('"service": false},\n  ]', '"service": false}]'))
     assert code == (ALTERED if lie == "altered" else UNREACHABLE), text
-    assert text.rstrip().endswith(f"seed: no place gives the toolbox sha256:{sha}")
+    assert text.rstrip().endswith(f"seed: no place gives the toolbox sha256:{sha} (pilotage publish writes it)")
     assert len(home.pilots) == 1
 
 
@@ -387,6 +393,18 @@ def test_a_web_server_is_trusted_when_its_certificate_is_good(
         code, text = home.start(seeds.make(vac, seeds.Places([], files.anchors(), [place])), version=version)
         assert code == NO_CREDENTIALS, text
         server.shutdown()
+
+
+def test_a_mirror_spares_those_that_vouch(
+    vac: publish.Published, directory: Path, home: Home, mirror: Mirror, tmp_path: Path
+) -> None:
+    url, kind = mirror("")
+    shutil.copytree(directory, tmp_path / "trusted", ignore=shutil.ignore_patterns("blobs"))
+    code, text = home.start(seeds.make(vac, seeds.Places([], [], [str(tmp_path / "trusted")], [url])))
+    assert (code, text.count("\n")) == (NO_CREDENTIALS, 1), text
+    assert sorted(kind.asked) == sorted(
+        f"/blobs/{sha}" for sha in [vac.manifest["profile"], *vac.manifest["toolboxes"]]
+    )
 
 
 def test_a_mirror_is_never_asked_for_a_manifest(
@@ -474,7 +492,12 @@ def test_a_pinned_seed_takes_toolboxes_from_wherever(one: AllInOne, home: Home, 
 def test_what_the_command_line_refuses(one: AllInOne, tmp_path: Path) -> None:
     for words, wrong in [
         (["--flavour", "VAC"], "for which VO? give --vo NAME"),
-        (["--vo", "demo", "--flavour", "BOINC"], "no published pilot of this name; the configuration says under"),
+        (
+            ["--vo", "demo", "--flavour", "BOINC", "--site", "VM"],
+            "publishes no pilot of flavour BOINC for the VO demo at VM; look for the names, and whether service.publ",
+        ),
+        (["--vo", "demo", "--flavour", "VAC", "--queue", "q"], "--queue is that of a resource; name it (--resource)"),
+        (["--vo", "demo", "--flavour", "VAC", "--url", "pilots.example"], "this is neither an http nor an https URL"),
         (["--vo", "demo", "--flavour", "VAC", "--trusted", "http://x"], "http://x cannot be trusted"),
         (["--vo", "demo", "--flavour", "VAC", "--url", "http://x"], "nothing vouches for what the seed would fetch"),
         (["--vo", "demo", "--flavour", "VAC", "--config", "/nowhere"], "/nowhere"),

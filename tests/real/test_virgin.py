@@ -170,9 +170,17 @@ def test_a_path_of(house: House, python3: Machine, tmp_path: Path, name: str) ->
     house.does_a_job(replace(python3, environment={"LANG": "C"}), tmp_path / "above" / name)
 
 
-@pytest.mark.parametrize("start", ["exec ./pilot", "exec python3 pilot", "exec python3 -O -B ./pilot"])
+@pytest.mark.parametrize("start", ["exec ./pilot", "exec python3 -O -B pilot", "exec sh ./pilot <&- >&- 2>&-"])
 def test_started_by(house: House, python3: Machine, tmp_path: Path, start: str) -> None:
     house.does_a_job(python3, tmp_path / "pilot", start)
+
+
+def test_a_place_that_cannot_be_written(house: House, python3: Machine, tmp_path: Path) -> None:
+    place = tmp_path / "pilot"
+    house.lay(place)
+    done = python3.run(place, "chmod 500 . && exec sh ./pilot")
+    assert done.code == exitcodes.DISK, done.output
+    assert "the working directory cannot be made: [Errno 13] Permission denied" in done.output.splitlines()[-1]
 
 
 @pytest.mark.parametrize("version", ["3.6", "3.13"])

@@ -215,7 +215,7 @@ def test_what_is_wrong_is_told_and_nothing_is_written(tmp_path: Path) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").touch()
     assert "is there already and not an empty directory" in refused("import", bad, "--out", tmp_path / "full")
-    (tmp_path / "x.yaml").write_text("{}")
+    (tmp_path / "x.yaml").write_text("pilot: {tags: [a]}")
     assert "is there already" in refused("export-dirac", tmp_path / "x.yaml", "--out", bad)
 
 

@@ -36,7 +36,7 @@ def ahead(starts, now):
 class Agent:
     """The jobs of this pilot, from their leases to their reports, and when it leaves.
 
-    leased: jobs not begun, active: those begun, both by lease in their order; running: those with a process, by pid;
+    jobs: by lease, in their order, each begun once it has a life; running: those with a process, by pid;
     over: leases that are, never to be begun again; reports: not told yet; told: leases held when we spoke last;
     asked: that has no answer yet; reason: why it leaves; kill_at: when its jobs are killed then; until:
     the end of the time for jobs; empty_since: of answers; ask_at: not before; busy_seconds: in which any job ran.
@@ -52,7 +52,7 @@ class Agent:
         self.until = NEVER if left is None else self.pilot.started + left - self.options.reserve_seconds
         self.gpus = (names.split(",") if names else [str(number) for number in range(gpus)])[:gpus]
         self.total = dict({kind: node[kind] or 0 for kind in KINDS}, gpus=len(self.gpus))
-        self.leased, self.active, self.running = {}, {}, {}
+        self.jobs, self.running = {}, {}
         self.over, self.reports, self.starts = set(), [], deque(maxlen=AHEAD)
         self.tick_at = self.scan_at = self.ask_at = self.busy_seconds = 0
         self.empty_since = self.kill_at = NEVER
@@ -74,7 +74,7 @@ class Agent:
         self.wake = listen(signal.SIGCHLD, signal.SIGTERM)
         self.handlers = {self.wake: self.signalled, self.pilot.fileno(): self.receive}
         self.receive()
-        while not self.reason or (self.active and time.monotonic() < self.kill_at + FAREWELL):
+        while not self.reason or (self.jobs and time.monotonic() < self.kill_at + FAREWELL):
             self.turn()
         self.say(None)
         if self.code:
@@ -122,38 +122,39 @@ class Agent:
         """The service's answer to our state."""
         self.asked, self.reached_at = False, time.monotonic()
         now = self.reached_at
-        held, hold = dict(self.active, **self.leased), set(message["hold"])
+        lost = set(self.jobs).difference(message["hold"])
         for grant in message["granted"]:  # new, or told again
-            if grant["lease"] not in held and grant["lease"] not in self.over:
-                self.leased[grant["lease"]] = Job(grant, self.directory, self.total, now)
+            lease = grant["lease"]
+            lost.discard(lease)
+            if lease not in self.jobs and lease not in self.over:
+                self.jobs[lease] = Job(grant, self.directory, self.total, now)
             self.ask_at, self.empty_since = 0, NEVER
         if message["empty"]:
             self.empty_since = min(self.empty_since, now)
             self.ask_at = now + min(max(1, now - self.empty_since), LONGEST_PAUSE)
-        for lease in set(held).difference(hold, [grant["lease"] for grant in message["granted"]]):
-            self.stop(held[lease], 0, "Failed", "lost", "the lease was lost")
+        for lease in lost:
+            self.stop(self.jobs[lease], 0, "Failed", "lost", "the lease was lost")
         for order in message["orders"]:
-            if order.get("lease") in held:
-                self.stop(held[order["lease"]], FAREWELL, "Killed", "killed", order.get("reason") or "on order")
+            job = self.jobs.get(order.get("lease"))
+            if job:
+                self.stop(job, FAREWELL, "Killed", "killed", order.get("reason") or "on order")
         if self.reason:
-            self.give_back(self.leased)
+            self.give_back(self.waiting())
 
     def tell(self, now, ticks):
         """Tell results when there is little left to do or a second has passed; ask for jobs where there is room. While
         there is no answer the runner is handed results only, so that they are safe."""
         want = self.want(now)
-        soon = ticks or self.reason or not self.leased or (want and want["ahead"] >= len(self.leased))
+        more = len(self.waiting())
+        soon = ticks or self.reason or not more or (want and want["ahead"] >= more)
         asking = want and want["cores"] and now >= self.ask_at
-        if not self.asked and (asking or (self.reports and soon) or (ticks and self.told != self.held())):
+        if not self.asked and (asking or (self.reports and soon) or (ticks and self.told != list(self.jobs))):
             self.say(want)
         elif self.reports and ticks:
             self.hand_over()
 
-    def held(self):
-        return list(self.active) + list(self.leased)
-
     def say(self, want):
-        self.asked, self.told = True, self.held()
+        self.asked, self.told = True, list(self.jobs)
         self.hand_over(held=self.told, want=want)
 
     def hand_over(self, **state):
@@ -171,8 +172,9 @@ class Agent:
     def want(self, now):
         """WANT of the protocol, or None. The first that is leased and not begun waits for room: it is kept for it."""
         left = self.until - now
-        want = dict.fromkeys(KINDS, 0) if self.leased else self.free()
-        want["ahead"] = max(0, ahead(self.starts, now) - len(self.leased))
+        more = len(self.waiting())
+        want = dict.fromkeys(KINDS, 0) if more else self.free()
+        want["ahead"] = max(0, ahead(self.starts, now) - more)
         if self.reason or left < 1 or not (want["cores"] or want["ahead"]):
             return None
         want.update(tags=self.pilot.profile.get("tags") or [], platform=self.node["platform"], isolation=self.kinds)
@@ -182,7 +184,11 @@ class Agent:
 
     def busy(self):
         """Jobs that have their part of the node: begun, and their process, if any, has not ended."""
-        return [job for job in self.active.values() if "state" not in job.report]
+        return [job for job in self.jobs.values() if job.life and "state" not in job.report]
+
+    def waiting(self):
+        """Jobs that are leased and not begun."""
+        return [job for job in self.jobs.values() if not job.life]
 
     def free(self):
         jobs = self.busy()
@@ -190,13 +196,12 @@ class Agent:
 
     def begin_jobs(self):
         """Begin leased jobs in their order while there is room; the first that does not fit waits for it."""
-        while self.leased:
-            job, free = next(iter(self.leased.values())), self.free()
-            if any(job.need[kind] > free[kind] for kind in KINDS):
+        for job in self.waiting():
+            free = self.free()
+            if self.reason or any(job.need[kind] > free[kind] for kind in KINDS):
                 break
             used = [gpu for other in self.busy() for gpu in other.gpus]
             job.gpus = [gpu for gpu in self.gpus if gpu not in used][: job.need["gpus"]]
-            self.active[job.lease] = self.leased.pop(job.lease)
             job.life = self.life(job)
             next(job.life, None)
 
@@ -232,7 +237,7 @@ class Agent:
 
     def on_transferred(self, message):
         """What was asked for, with "error", or "size" and "sha256"."""
-        job = self.active.get(message["lease"])
+        job = self.jobs.get(message["lease"])
         if job:
             job.waiting -= 1
             if message["error"]:
@@ -244,14 +249,13 @@ class Agent:
     def done(self, job):
         """It is over and its report is known: it is no longer held."""
         self.over.add(job.lease)
-        self.leased.pop(job.lease, None)
-        self.active.pop(job.lease, None)
+        self.jobs.pop(job.lease, None)
         self.reports.append(job.report)
         job.clean()
 
-    def give_back(self, held):
-        """Those that were never started."""
-        for job in list(held.values()):
+    def give_back(self, jobs):
+        """Those of them that were never started."""
+        for job in jobs:
             if not job.pid:
                 self.stop(job, 0, "Returned", "drained", "")
 
@@ -300,18 +304,17 @@ class Agent:
 
     def consider(self, now):
         """Is it time to leave, or to go on with it?"""
-        idle = not self.active and not self.leased
         if now >= self.until:
             self.leave("the time is up", self.options.grace_seconds)
-        elif any(now - job.since > FAREWELL for job in self.leased.values()):
+        elif any(now - job.since > FAREWELL for job in self.waiting()):
             self.starts.clear()  # jobs are longer than was measured
-            self.give_back(self.leased)
-        elif idle and now - self.empty_since >= self.options.idle_seconds:
+            self.give_back(self.waiting())
+        elif not self.jobs and now - self.empty_since >= self.options.idle_seconds:
             self.leave("there is no work", code=exitcodes.OK if self.over else exitcodes.NO_WORK)
-        elif idle and now - self.reached_at >= self.options.patience_seconds:
+        elif not self.jobs and now - self.reached_at >= self.options.patience_seconds:
             self.leave("the service is not reached", code=exitcodes.UNREACHABLE)
         if now >= self.kill_at - FAREWELL:
-            for job in list(self.active.values()):
+            for job in list(self.jobs.values()):
                 self.stop(job, max(0, self.kill_at - now), "Failed", "drained", "the pilot leaves: %s" % self.reason)
 
     def leave(self, reason, grace=NEVER, code=exitcodes.OK):
@@ -320,5 +323,4 @@ class Agent:
             self.reason, self.code = reason, code
             self.log("the job agent leaves: %s" % reason)
         self.kill_at, self.tick_at = min(self.kill_at, time.monotonic() + grace), 0
-        self.give_back(self.active)
-        self.give_back(self.leased)
+        self.give_back(list(self.jobs.values()))

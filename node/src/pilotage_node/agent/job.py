@@ -42,7 +42,7 @@ class Job:
     :param total: what the pilot has: the limit of a job that has none of its own
     """
 
-    pid = fate = isolation = told = None
+    pid = fate = life = isolation = told = None
     waiting = 0
     streams = gpus = ()
     used = (0, 0, 0, 0)

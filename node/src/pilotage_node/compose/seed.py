@@ -102,7 +102,10 @@ def trusted_manifest(seed, sources, cache):
     if data is None:
         raise Failed(exitcodes.UNREACHABLE, "no trusted place gives the manifest, and the cache has none")
     say("no trusted place gives the manifest: the cache's is used, of " + time.strftime("%FT%TZ", time.gmtime(seconds)))
-    return checked(data)
+    try:
+        return checked(data)
+    except Refused as why:
+        raise Failed(exitcodes.UNREACHABLE, "the cache's manifest is damaged: %s" % why)
 
 
 def checked(data):
@@ -138,7 +141,7 @@ def blob(sha, what, sources, cache):
             return data.decode()
         code = exitcodes.ALTERED
         say("%s: refused: what it gives as %s %s is sha256:%s" % (source.place, what, sha, found))
-    raise Failed(code, "no place gives the %s sha256:%s" % (what, sha))
+    raise Failed(code, "no place gives the %s sha256:%s (pilotage publish writes it)" % (what, sha))
 
 
 def write(script, workdir):

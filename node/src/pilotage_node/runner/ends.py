@@ -94,6 +94,7 @@ def finish(runner, child, status, *usage):
             runner.text.add(child.name, child.printed())
     os.close(child.sock)
     os.close(child.output)
+    child.sock = child.output = -1  # their numbers are soon another's
     child.ended = True
     runner.link.gone(child)
     if not child.entry:
