@@ -64,3 +64,16 @@ def test_pilots_that_are_alike_are_composed_once(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(pilots, "compose", compose)
     check(loads(SITES % ("{tags: [near], log_mib: 3}", "{options: {RunJobAgent: {idle_seconds: 9}}}")))
     assert made == [("phys", "long"), ("bio", "long"), ("phys", "q")]
+
+
+def test_a_final_value_that_is_misspelt_guards_nothing_and_is_refused() -> None:
+    text = (
+        "pilot:\n  final: [options.RunJobAgnt, options.RunJobAgent.idle, options.RunJobAgent.idle_seconds, options]\n"
+    )
+    with pytest.raises(ConfigurationError) as caught:
+        check(loads(text, "site.yaml"))
+    assert [str(problem) for problem in caught.value.problems] == [
+        "site.yaml:2:11: unknown command 'RunJobAgnt'; did you mean 'RunJobAgent'?",
+        "site.yaml:2:31: unknown option of RunJobAgent 'idle'; did you mean 'hide'?",
+    ]
+    check(loads("pilot: {final: [options.InstallDIRAC.version]}"))  # of a toolbox that need not be there

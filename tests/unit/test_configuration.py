@@ -238,7 +238,7 @@ RESOURCE = "sites: {A: {resources: {r: {type: local, flavour: LOCAL, queues: {q:
         (
             "sites: {A: {resources: {r: {type: local, flavour: LOCAL, queues: {q: {}}, vos: [a, a]}}}}\nvos: {a: {}}",
             1,
-            85,
+            84,
             "the VO 'a' is in the list twice",
         ),
         ("? [a]\n: 1", 1, 3, "a key must be a text"),

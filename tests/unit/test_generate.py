@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from pilotage.cli import dryrun
-from pilotage.cli.generate import Wanted, load_configuration
+from pilotage.cli.generate import Wanted, load_configuration, read_anchors
 from pilotage.configuration import ConfigurationError, toolboxes
 from pilotage.configuration.given import layer
+from pilotage.service.tls import ensure, rotate
 from pilotage_node.compose import read_script
 
 COMMANDS = {
@@ -199,9 +200,29 @@ def test_renderings_from_the_command_line(tmp_path: Path) -> None:
         (["--rendering", "shell", "--python", "/x"], "lacks its checksum"),
         (["-o", "/nowhere/x"], "cannot write /nowhere/x: No such file or directory"),
         (["--json"], "goes with --dry-run"),
+        (["--dry-run", "--rendering", "shell"], "--dry-run makes no pilot; leave --rendering, --python, --add and"),
+        (["--queue", "default"], "--queue is that of a resource; name it (--resource)"),
+        (["--url", "pilots.example:8842"], "--url pilots.example:8842: this is neither an http nor an https URL"),
     ]:
         done = generate("--flavour", "LOCAL", *words, check=False)
         assert done.returncode and wrong in done.stderr and done.stderr.count("\n") == 1, done.stderr
+
+
+def test_anchors_are_the_services_and_nothing_else_of_a_pem_file(tmp_path: Path) -> None:
+    """What is published for a service must be what it gives itself, also after its authority was exchanged."""
+    ensure(tmp_path, ["pilots.example"])
+    files = rotate(tmp_path, ["pilots.example"])
+    assert read_anchors([files.ca]) == files.anchors() and len(files.anchors()) == 2
+    (tmp_path / "text.pem").write_text("no certificate\n")
+    (tmp_path / "broken.pem").write_text("-----BEGIN CERTIFICATE-----\nabc\n-----END CERTIFICATE-----\n")
+    for name, wrong in [
+        ("server.pem", "holds a private key, which nobody else may have"),
+        ("text.pem", "is no PEM file of trust anchors: it holds no certificate"),
+        ("broken.pem", "is no PEM file of trust anchors: "),
+    ]:
+        done = generate("--flavour", "LOCAL", "--trust", str(tmp_path / name), check=False)
+        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+        assert f"{name} {wrong}" in done.stderr
 
 
 # --- the dry run

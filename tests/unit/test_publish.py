@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,17 @@ def test_the_static_form_holds_what_makes_the_servers_pilot(configuration: Any, 
     for blob in (tmp_path / "blobs").iterdir():
         assert blob.name == sha(blob.read_bytes())
         assert blob.stat().st_mode & 0o777 == 0o644, "a web server must be able to read it"
+
+
+def test_what_is_published_can_be_read_whatever_the_umask(vac: publish.Published, tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        publish.write(tmp_path / "new" / "pub", [vac])
+    finally:
+        os.umask(before)
+    made = [tmp_path / "new", *(tmp_path / "new").rglob("*")]
+    assert {oct(path.stat().st_mode & 0o777) for path in made if path.is_dir()} == {"0o755"}
+    assert {oct(path.stat().st_mode & 0o777) for path in made if path.is_file()} == {"0o644"}
 
 
 def test_publishing_again_adds_what_is_new_and_keeps_what_was(configuration: Any, tmp_path: Path) -> None:
@@ -140,10 +152,10 @@ def test_a_seed_is_small_readable_and_reproducible(configuration: Any, tmp_path:
     assert len(gzip.compress(seeds.make(vac, seeds.Places([URL])).encode(), 9)) < 10 * 1024
     script = read_script(text)
     assert [source["place"] for source in script.profile["sources"]] == [
+        "http://mirror.example/pilots",
         "https://pilots.example:8842/seed",
         "/cvmfs/pilots.example",
-        "http://mirror.example/pilots",
-    ]
+    ], "a mirror spares the service: it is asked first"
     assert "http://mirror.example/pilots" in text.partition('\n"""\n')[0], "the head shows where it fetches from"
     assert not [name for name in script.sections if "toolbox" in name or "agent" in name]
 
@@ -153,10 +165,10 @@ def test_only_what_can_be_trusted_gives_a_manifest(vac: publish.Published) -> No
         return [source["manifest"] for source in read_script(seeds.make(vac, places)).profile["sources"]]
 
     assert manifests(seeds.Places([URL], [], ["/cvmfs/x"], ["https://mirror", "/data"])) == [
+        None,
+        None,
         "/demo/VAC/manifest",
         "/demo/VAC/manifest.json",
-        None,
-        None,
     ]
     assert manifests(seeds.Places(["http://plain"], [], ["https://web/x/"])) == [None, "/demo/VAC/manifest.json"]
 
