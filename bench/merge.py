@@ -16,7 +16,7 @@ VOS = 10
 MEASURE = """\
 import json, resource, time
 from bench.merge import configuration_text
-from pilotage.configuration import compose_pilot, loads, resolve
+from pilotage.configuration import check, compose_pilot, loads, resolve
 
 text = configuration_text()
 start = time.process_time()
@@ -38,8 +38,14 @@ size = 0
 for target in targets:
     size += len(compose_pilot(configuration, *target).script)
 composed = time.process_time() - start
+del configuration
+configuration = loads(text)
+start = time.process_time()
+check(configuration)
+checked = time.process_time() - start
 print(json.dumps({
     "profiles": len(targets), "loaded": loaded, "resolved": resolved, "composed": composed, "bytes": size,
+    "checked": checked,
     "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
 }))
 """
@@ -87,6 +93,7 @@ def run(report: Report, runs: int) -> None:
         report.add("loading and validating the configuration", found["loaded"], "s", assertable=False)
         report.add("layers of all profiles put together", found["resolved"], "s", assertable=False)
         report.add("all pilots, layers and scripts", found["composed"], "s", bar=5.0, assertable=False)
+        report.add("whether all pilots compose (every change of it)", found["checked"], "s", bar=3.0, assertable=False)
         report.add("one profile", found["resolved"] * each, "ms", bar=2.0, assertable=False)
         report.add("one pilot", found["composed"] * each, "ms", assertable=False)
         report.add("memory at most", found["memory"], "MiB", bar=300.0)

@@ -16,7 +16,7 @@ from pilotage.directors.recovery import reconcile, verdict
 from pilotage.directors.run import AlreadyServed
 from pilotage.resources.base import ResourceError, State, Status
 from pilotage.storage import pilots
-from pilotage_node import exitcodes
+from pilotage_node import exitcodes, meanings
 
 ENDED = ("Done", "Failed", "Aborted")
 
@@ -440,11 +440,11 @@ def test_reconcile():
             1.0,
             Status(State.ENDED, 30),
             5.0,
-            ("Failed", 30, f"its last report did not arrive: {exitcodes.text_of(30)}"),
+            ("Failed", 30, f"its last report did not arrive: {meanings.text_of(30)}"),
         ),
-        (1.0, Status(State.ENDED, 50), 5.0, ("Done", 50, f"its last report did not arrive: {exitcodes.text_of(50)}")),
+        (1.0, Status(State.ENDED, 50), 5.0, ("Done", 50, f"its last report did not arrive: {meanings.text_of(50)}")),
         (1.0, Status(State.ENDED, None, "killed"), 5.0, ("Aborted", None, "it ended without its last report: killed")),
-        (None, Status(State.ENDED, 2), 5.0, ("Aborted", 2, f"it never registered: {exitcodes.text_of(2)}")),
+        (None, Status(State.ENDED, 2), 5.0, ("Aborted", 2, f"it never registered: {meanings.text_of(2)}")),
         (1.0, Status(State.GONE), 20.0, None),
         (1.0, Status(State.GONE), 70.0, ("Aborted", None, "no longer knows it")),
         (

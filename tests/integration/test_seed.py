@@ -20,8 +20,7 @@ import pytest
 from tests.allinone import AllInOne
 from tests.interpreters import interpreters
 
-from pilotage.configuration import Configuration, publish, seeds
-from pilotage.configuration.loader import load
+from pilotage.configuration import Configuration, load, load_files, publish, seeds
 from pilotage.service.tls import ensure
 from pilotage_node.compose import read_script
 
@@ -523,6 +522,16 @@ def test_offline_from_a_configuration_by_way_of_a_published_directory(home: Home
     assert not seed.stdout and (tmp_path / "seed").stat().st_mode & 0o100
     code, text = home.start((tmp_path / "seed").read_text())
     assert code == NO_CREDENTIALS and "Connection refused" in text and len(home.pilots) == 1
+    below = tmp_path / "below.yaml"
+    below.write_text(f"service: {{url: '{NOBODY}'}}\npilot: {{tags: [below]}}\n")
+    file.write_text("vos: {demo: {}}\n")
+    one.cli("publish", "--config", str(file), "--service", str(below), str(tmp_path / "whole"))
+    manifest = json.loads((tmp_path / "whole" / "demo" / "VAC" / "manifest.json").read_text())
+    profile = json.loads((tmp_path / "whole" / "blobs" / manifest["profile"]).read_text())
+    assert (profile["tags"], profile["revision"]) == (
+        ["below"],
+        load_files({"pilotage.yaml": file.read_text()}, load(below)).revision,
+    ), "as a service that was started with this file has it"
     done = one.cli("publish", "--flavour", "VAC", str(tmp_path / "other"), check=False)
     assert done.returncode == 2 and "would not know where the service is" in done.stderr
     assert not (tmp_path / "other").exists()

@@ -57,6 +57,11 @@ HAND_RUN: dict[str, Any] = {
 # -- one command
 
 
+def test_a_command_that_removes_its_directory_is_judged_by_itself(run_command: Run) -> None:
+    result = run_command("import shutil\nclass RunX:\n    def do(self):\n        shutil.rmtree(self.pilot.workdir)\n")
+    assert (result.outcome, result.pilot.code, result.files) == ("done", 0, {}), result.pilot.output
+
+
 def test_a_command_gets_its_options_and_facts_and_gives_its_own(run_command: Run, fake_node: FakeNode) -> None:
     fake_node.path("opt/mine").mkdir(parents=True)
     path = str(fake_node.path("opt/mine"))

@@ -12,7 +12,6 @@ import subprocess
 import sys
 import termios
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,8 @@ from pilotage.cli import access, jobs, output, tokens
 from pilotage.cli.access import Access
 from pilotage.cli.client import Client
 from pilotage.cli.errors import CliError
+
+pytest_plugins = ["cli_fixtures"]
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -38,20 +39,6 @@ def imported(code: str) -> set[str]:
     code += "\nimport sys; print('\\n' + ' '.join(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     return set(done.stdout.splitlines()[-1].split())
-
-
-@pytest.fixture
-def answers() -> Iterator[Answers]:
-    service = Answers()
-    yield service
-    service.server.shutdown()
-    service.server.server_close()
-
-
-@pytest.fixture
-def client(answers: Answers) -> Iterator[Client]:
-    with Client(Access(answers.url, "pt_test")) as one:
-        yield one
 
 
 class TestClient:

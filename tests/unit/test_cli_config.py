@@ -104,6 +104,10 @@ class TestApply:
         answers.say("POST", "/configurations", REVISION, 201)
         config("apply", site / "site.yaml", "-m", "x")
         assert sent(answers)["files"] == {"site.yaml": SITE}
+        for name in ("site.yml", "site.json", "site"):  # what `validate` takes
+            config("apply", (site / "site.yaml").rename(site / name), "-m", "x")
+            assert sent(answers)["files"] == {"site.yaml": SITE}
+            (site / name).rename(site / "site.yaml")
 
     def test_as_a_canary(self, answers: Answers, config: Command, site: Path) -> None:
         answers.say("POST", "/configurations", TRIED, 201)
@@ -118,6 +122,7 @@ class TestApply:
 
     def test_wrong_uses(self, nobody: None, config: Command, site: Path, tmp_path: Path) -> None:
         assert "--message" in config("apply", site, status=2)
+        assert "'--message' / '-m': it says nothing" in config("apply", site, "-m", " ", status=2)
         assert "give --canary SHARE too" in config("apply", site, "-m", "x", "--vo", "demo", status=2)
         (tmp_path / "empty").mkdir()
         assert "there is no .yaml file in" in config("apply", tmp_path / "empty", "-m", "x", status=1)
@@ -188,6 +193,10 @@ class TestRevisions:
             assert {name: path.read_bytes().decode() for name, path in found.items()} == files
         assert "not an empty directory" in config("export", tmp_path / "b", status=1)
         assert "pilotage config export 3 DIR" in config("export", "x", tmp_path / "c", status=2)
+        answers.say("GET", "/configurations/2", {**REVISION, "number": 2, "state": "past", "files": files})
+        config("export", 2, tmp_path / "d")
+        assert "not current; make it so with: pilotage config rollback 2" in config.error
+        assert "have no files" in config("export", 0, tmp_path / "e", status=1)
 
     @pytest.mark.parametrize("name", ["../x.yaml", "/x.yaml", "a/../../x.yaml"])
     def test_export_writes_nowhere_else(self, answers: Answers, config: Command, tmp_path: Path, name: str) -> None:
@@ -313,6 +322,22 @@ class TestOnline:
             "none",
         ]
         assert asked(answers)[-1][1] == "/configurations/3/diff/4?pilots=true"
+
+    def test_queues_whose_pilots_differ_in_the_same_way_are_one_row(self, answers: Answers, config: Command) -> None:
+        def changed(queue: str, vo: str, new: int | None) -> dict[str, Any]:
+            changes = [{"path": "options.RunJobAgent.idle_seconds", "old": 30, "new": new}]
+            return {"resource": "box", "queue": queue, "vo": vo, "kind": "changed", "changes": changes}
+
+        found = [changed("q1", "a", 45), changed("q1", "b", 45), changed("q2", "a", 45), changed("q3", "a", None)]
+        answers.say("GET", "/configurations/3/diff/4", {"old": 3, "new": 4, "files": [], "pilots": found})
+        _, *rows = config("diff", "--pilots", 3, 4).splitlines()
+        what = ["options.RunJobAgent.idle_seconds", "30"]
+        assert [row.split() for row in rows] == [
+            ["box", "q1,", "q2", "a", *what, "45"],
+            ["box", "q1", "b", *what, "45"],
+            ["box", "q3", "a", *what, "default"],
+        ]
+        assert json.loads(config("diff", "--pilots", 3, 4, "--json"))["pilots"] == found
 
     def test_diff_of_a_revision_and_files(self, answers: Answers, config: Command, site: Path) -> None:
         answers.say("GET", "/configuration", {"number": 3, "files": {"site.yaml": SITE}, "source": None})

@@ -4,35 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from tests.answers import Answers
 
 from pilotage.cli import jobfile
-from pilotage.cli.access import Access
 from pilotage.cli.client import Client
 from pilotage.cli.errors import CliError
 from pilotage.cli.fetch import fetch, safe_parts
 from pilotage.cli.jobplace import place
 from pilotage.cli.upload import upload_inputs
 
+pytest_plugins = ["cli_fixtures"]
+
 ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture
-def answers() -> Iterator[Answers]:
-    service = Answers()
-    yield service
-    service.server.shutdown()
-    service.server.server_close()
-
-
-@pytest.fixture
-def client(answers: Answers) -> Iterator[Client]:
-    with Client(Access(answers.url, "pt_test")) as one:
-        yield one
 
 
 @pytest.fixture

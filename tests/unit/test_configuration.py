@@ -233,6 +233,13 @@ RESOURCE = "sites: {A: {resources: {r: {type: local, flavour: LOCAL, queues: {q:
         ("pilot: *a", 1, 8, "the alias *a is not defined"),
         ("pilot: &a {}\nvos: {a: {<<: *a}}", 2, 11, "merge keys (<<) are not supported"),
         ("vos:\n  a: {}\n  b:{}\n", 4, 1, "(while scanning a simple key, from line 3)"),
+        (
+            "pilot: {options: {RunJobAgent.idle_seconds: 4}}",
+            1,
+            19,
+            "pilot.options: 'RunJobAgent.idle_seconds' is not a Python name, as commands and options have; "
+            "write RunJobAgent: {idle_seconds: ...}",
+        ),
         ("pilot: {python: [python3]}", 1, 18, "pilot.python[0] must be an absolute path"),
         ("pilot: {python: {append: [/my python]}}", 1, 9, "append.0: '/my python' is not an absolute path"),
         (

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import tarfile
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from pilotage.cli import dryrun
 from pilotage.cli.generate import Wanted, load_configuration, read_anchors
 from pilotage.configuration import ConfigurationError, toolboxes
 from pilotage.configuration.given import layer
+from pilotage.renderings.shell import held
 from pilotage.service.tls import ensure, rotate
 from pilotage_node.compose import read_script
 
@@ -190,9 +192,15 @@ def test_renderings_from_the_command_line(tmp_path: Path) -> None:
         member = tar.extractfile("pilot")
         assert member is not None and member.read().decode() == plain
     assert not list(tmp_path.glob(".*")), "no draft is left"
+    link = tmp_path / "null"
+    link.symlink_to("/dev/null")
+    generate("--flavour", "LOCAL", "-o", str(link))
+    assert link.is_symlink() and link.is_char_device(), "a device is not replaced by a file"
     python = f"https://pythons.example/python.tar.gz#sha256={'ab' * 32}"
     text = generate("--flavour", "LOCAL", "--rendering", "shell", "--python", python).stdout
     assert plain in text and f"unpack 'https://pythons.example/python.tar.gz' {'ab' * 32}" in text
+    assert read_script(held(text)).digest == read_script(plain).digest, "so `inspect` finds it in there"
+    assert held(plain) == plain
     for words, wrong in [
         (["--rendering", "tarbal"], "did you mean 'tarball'?"),
         (["--add", str(file)], "takes no files"),
@@ -255,6 +263,21 @@ def test_a_plan_that_hangs_is_ended(config: Path, monkeypatch: pytest.MonkeyPatc
     config.write_text(config.read_text().replace("[RunTell, RunReach, RunFail, RunJobAgent]", "[RunHang]"))
     [command] = dryrun._commands(load_configuration(config), Wanted("mine", "VAC"))
     assert (command["plan"], command["note"]) == (None, "its plan did not end within 1 s")
+
+
+def test_a_plan_that_never_stops_talking_fills_no_memory(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hang, tell = (
+        "        while True:\n            pass\n",
+        "        for _ in range(2000):\n            print('x' * 100000)\n",
+    )
+    file = next(config.parent.rglob("RunHang.py"))
+    file.write_text(file.read_text().replace(hang, tell))
+    config.write_text(config.read_text().replace("[RunTell, RunReach, RunFail, RunJobAgent]", "[RunHang]"))
+    tracemalloc.start()
+    [command] = dryrun._commands(load_configuration(config), Wanted("mine", "VAC"))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(command["plan"]) == dryrun.MOST and peak < 60e6, "it prints 200 MB"
 
 
 def test_a_plan_of_strangers_is_not_run_without_a_sandbox(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:

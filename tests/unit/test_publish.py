@@ -7,6 +7,8 @@ import hashlib
 import json
 import os
 import re
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -280,6 +282,24 @@ def test_what_the_service_keeps_and_does_for_strangers_is_bounded(
     kept.manifest(configuration, target, ["https://7"], [])  # is known: costs nothing
     with pytest.raises(service_seeds.Busy):
         kept.manifest(configuration, target, ["https://8"], [])
+
+
+def test_who_asks_while_the_service_finds_out_waits_for_it(
+    configuration: Any, vac: publish.Published, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many machines with a pinned manifest start together, right after the service: all get the toolbox."""
+    real = publish.published
+
+    def published(*arguments: Any, **more: Any) -> publish.Published:
+        time.sleep(0.1)
+        return real(*arguments, **more)
+
+    monkeypatch.setattr(publish, "published", published)
+    kept = service_seeds.Seeds()
+    name = vac.manifest["toolboxes"][0]
+    with ThreadPoolExecutor(4) as threads:
+        asked = [threads.submit(kept.blob, name, configuration, [], []) for _ in range(4)]
+        assert all(answer.result() == vac.blobs[name] for answer in asked)
 
 
 def test_the_page_about_it_has_a_configuration_that_is_good() -> None:

@@ -182,6 +182,7 @@ def test_a_wrong_python_is_refused_and_the_next_one_taken(
     assert f"pilot: cannot fetch {web}/none.tar.gz" in text
     assert f"pilot: refused {web}/python.tar.gz: it is sha256:{digest}, and not {'ab' * 32}" in text
     assert (code, text.count("unpacked") > 0) == (NO_CREDENTIALS, True), text
+    assert not list((tmp_path / "home").rglob("python.tar.gz")), "what was fetched is not needed any more"
     code, text = run(tmp_path / "other", tools, render("shell", Material(pilot.script, pythons=pythons[:2])).data)
     assert code == NO_PYTHON and "none to unpack" in text
 

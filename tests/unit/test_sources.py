@@ -243,6 +243,10 @@ def test_what_is_wrong_with_a_directory_is_told(tmp_path: Path) -> None:
     with pytest.raises(ToolboxError, match=r"Link.py: a link that leads out of the toolbox"):
         sources.read(box(root))
     (root / "Link.py").unlink()
+    (root / "linked").symlink_to("/etc")
+    with pytest.raises(ToolboxError, match=r"linked: a link that leads out of the toolbox"):
+        sources.read(box(root))
+    (root / "linked").unlink()
     (root / "Link.py").symlink_to("RunX.py")
     assert sources.read(box(root)).files["mytools/Link.py"] == b"x\n"
     os.mkfifo(root / "pipe")

@@ -109,6 +109,8 @@ async def test_an_edit_of_another_base_is_refused_and_says_whose_change_was_miss
     )
     with pytest.raises(Conflict, match=r"not made from it: see it with `pilotage config show 2`.*--base 2"):
         await apply(storage, 0)
+    with pytest.raises(Conflict, match=r"there is no revision 9: see it with `pilotage config show 2`.*--base 2"):
+        await apply(storage, 9)
     assert await states(storage) == {2: "current", 1: "past"}, "nothing changed"
     assert await apply(storage, 2) == 3, "and no number is lost"
 

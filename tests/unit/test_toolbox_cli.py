@@ -184,8 +184,13 @@ def test_what_importing_does_is_found_and_does_not_happen(tmp_path: Path, cli: C
 
 
 def test_a_module_that_never_ends(tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sandbox, "SECONDS", 2.0)
-    root = put(tmp_path, RunA="class RunA:\n" + DO, RunB="class RunB:\n" + DO + "while 1: pass\n")
+    text = "class RunB:\n" + DO + "while 1: pass\n"
+    root = put(tmp_path, RunA="class RunA:\n" + DO, RunB=text, RunC=text.replace("RunB", "RunC"))
+    late = (f"{root}/RunB.py", 3, "importing it takes longer than 2 s; do that in do()")
+    assert cli.findings(str(root)) == [late]
+    stubborn = "import time\nwhile 1:\n    try:\n        time.sleep(9)\n    except: pass\n"
+    put(tmp_path, RunB=text.replace("while 1: pass\n", stubborn))
+    monkeypatch.setattr(sandbox, "SECONDS", 3.0)
     [(file, _, what)] = cli.findings(str(root))
     assert (file, "ends or blocks" in what) == (f"{root}/RunB.py", True)
 
@@ -232,6 +237,9 @@ def test_bubblewrap_is_the_second_choice(tmp_path: Path, cli: Cli, monkeypatch: 
     root = put(tmp_path, RunA=text + "class RunA:\n" + DO)
     [(_, line, what), *_] = cli.findings(str(root))
     assert (line, "writes the file" in what, proof.exists()) == (2, True, False)
+    assert Path("/run").is_dir() and any(Path("/run").iterdir())
+    put(tmp_path, RunA="import os\nif os.listdir('/run'): raise ValueError('sockets')\nclass RunA:\n" + DO)
+    cli("check", str(root))
 
 
 def test_other_sources_and_toolboxes_that_it_builds_on(tmp_path: Path, cli: Cli) -> None:
@@ -252,6 +260,15 @@ def test_other_sources_and_toolboxes_that_it_builds_on(tmp_path: Path, cli: Cli)
     (lib / "RunZ.py").write_text("class RunZ: pass\n")
     cli("check", str(root), "--with", str(lib), status=1)
     assert cli.err.startswith("pilotage: a toolbox given by --with cannot be built: ") and "RunZ.py:1:" in cli.err
+    (lib / "RunZ.py").unlink()
+    assert "it has no commands" in cli("check", str(lib)) and "1 travel, of 1 files" in cli.out
+    (lib / "tools.py").write_text("import numpy\n")
+    assert [line for _, line, _ in cli.findings(str(lib))] == [1]
+    (lib / "tools.py").write_text("import mine.RunA\n")
+    cli("check", str(root), "--with", str(lib), status=1)
+    assert "mine.RunA is of the toolbox 'checked', which comes before this one" in cli.err
+    cli("check", str(root / "RunA.py"), status=1)
+    assert cli.err.endswith("RunA.py: is a module: name the directory that it is in\n")
     empty = put(tmp_path / "empty", helper="")
     assert "there are no commands in it" in cli.findings(str(empty))[0][2]
 
@@ -302,3 +319,20 @@ def test_an_ordinary_user_has_the_sandbox_too(proof: Path) -> None:
     if lines[0].get("forbidden"):
         pytest.skip(f"this kernel permits no namespaces to users: {lines[0]['forbidden']}")
     assert lines[1]["text"].startswith("importing it writes the file")
+
+
+def test_an_extension_that_nobody_has_commands_of_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Misspelt, it would leave a VO with the commands of Pilotage."""
+    folder = tmp_path / "code" / "AcmeDIRAC" / "WorkloadManagementSystem" / "Command"
+    folder.mkdir(parents=True)
+    (folder / "RunA.py").write_text("class RunA:\n" + DO)
+    config = tmp_path / "c.yaml"
+    told = []
+    for extension in ("Acme", "Acne"):
+        toolbox = f"{{name: own, path: {tmp_path / 'code'}}}"
+        config.write_text(f"vos:\n  acme: {{extension: {extension}, toolboxes: [{toolbox}]}}\n")
+        with pytest.raises(SystemExit) as ended:
+            main.run(["toolbox", "list", "--config", str(config)])
+        assert not ended.value.code
+        told.append(capsys.readouterr().err)
+    assert told[0] == "" and "neither a toolbox nor this machine has commands in AcneDIRAC" in told[1]

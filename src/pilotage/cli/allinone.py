@@ -158,7 +158,7 @@ async def _assemble(
     engine = BuiltinEngine(storage, keys.engine, _engine_settings(configuration))
     await engine.start()
     trust = tls.anchors() if tls else []
-    token = await _admin_token(settings.data, storage)
+    token = await _admin_token(configuration, settings.data, storage)
     try:
         directors = await run_directors(storage, engine, live, settings.data, addresses, trust)
     except AlreadyServed as error:
@@ -221,7 +221,7 @@ def _engine_settings(configuration: Configuration) -> EngineSettings:
     )
 
 
-async def _admin_token(data: Path, storage: Storage) -> str:
+async def _admin_token(configuration: Configuration, data: Path, storage: Storage) -> str:
     """The token of whoever runs this service: kept in a file (0600), made when it is not there or no longer good."""
     from pilotage.storage import tokens
 
@@ -231,9 +231,9 @@ async def _admin_token(data: Path, storage: Storage) -> str:
         found = await storage.read(tokens.find, tokens.digest(known), storage.now())
         if found:
             return known
-    owner = getpass.getuser()
+    owner, vo = getpass.getuser(), next(iter(configuration.vos), None)
     _, token = await storage.write(
-        tokens.create, "admin", storage.now(), vo=None, owner=owner, roles=["admin"], expires=None, who="pilotage up"
+        tokens.create, "admin", storage.now(), vo=vo, owner=owner, roles=["admin"], expires=None, who="pilotage up"
     )
     write_whole(file, token + "\n")
     return token

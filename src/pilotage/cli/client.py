@@ -121,6 +121,7 @@ class Client:
             source = "PILOTAGE_TOKEN" if os.environ.get("PILOTAGE_TOKEN") else "client.json"
             sentence = f"{sentence.rstrip('.')} (it comes from {source})"
         refusal = Refusal(sentence)
+        refusal.code = answer.status_code
         if isinstance(said, dict) and isinstance(problems := said.get("problems"), list):
             refusal.problems = tuple(str(problem) for problem in problems)
         raise refusal

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .errors import CliError, Refusal
-from .generate import Config, deliver, load_configuration, one_vo, read_anchors, refused
+from .generate import NO_RESOURCE, checked_urls, deliver, load_configuration, one_vo, read_anchors, refused
 
 if TYPE_CHECKING:
     from pilotage.configuration.publish import Published
 
 Places = list[str] | None
+NOT_FOUND = 404
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,10 @@ class _Wanted:
     site: str | None
     resource: str | None
     queue: str | None
+
+    def described(self) -> str:
+        place = "/".join(name for name in (self.site, self.resource, self.queue) if name)
+        return f"pilot of flavour {self.flavour} for the VO {self.vo}" + (f" at {place}" if place else "")
 
 
 def client_pilot(
@@ -52,7 +57,9 @@ def client_pilot(
     cache: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Where machines keep what they fetched (default: ~/.cache).")
     ] = None,
-    config: Config = None,
+    config: Annotated[
+        Path | None, typer.Option(metavar="FILE|DIR", help="Configuration (YAML); without it the running service's.")
+    ] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write to this file.")] = None,
 ) -> None:
     """Make a seed: one small file that gets a pilot onto a machine to which no director sends any.
@@ -60,21 +67,23 @@ def client_pilot(
     Example: pilotage client-pilot --vo demo --flavour VAC > seed
 
     On the machine, `sh seed` fetches profile and toolboxes, checks them, composes the pilot with the composer that the
-    service has, and becomes it; arguments and credentials.json beside it are the pilot's. It looks into its cache,
-    then asks the service and trusted places, then mirrors. What is to be fetched must come from the service over
-    https, from a trusted place, or be in the seed (--pin). The running service is asked what there is; with --config
+    service has, and becomes it; arguments and credentials.json beside it are the pilot's. What is to be fetched must
+    be said by the service over https, by a trusted place, or by the seed itself (--pin). The files it looks for in its
+    cache, then at mirrors, the service, trusted places. The running service is asked what there is; with --config
     nothing is contacted.
     """
     wanted = _Wanted(vo, flavour, site, resource, queue)
-    anchors = [anchor for file in trust or [] for anchor in read_anchors(file)]
-    found = _by_configuration(wanted, config, url or [], anchors) if config else _by_service(wanted)
+    if queue and not resource:
+        raise CliError(NO_RESOURCE, 2)
+    anchors, urls = read_anchors(trust), checked_urls(url)
+    found = _by_configuration(wanted, config, urls, anchors) if config else _by_service(wanted)
     profile = found.profile
     if not profile["service"]["urls"]:
         raise CliError("the pilot would not know where the service is; give --url, or service.url in the configuration")
     from pilotage.configuration import seeds
 
     places = seeds.Places(
-        service=url or profile["service"]["urls"],
+        service=urls or profile["service"]["urls"],
         trust=anchors or profile["service"]["trust"],
         trusted=[_absolute(place) for place in trusted or []],
         mirrors=[_absolute(place) for place in source or []],
@@ -90,7 +99,7 @@ def _absolute(place: str) -> str:
     return place if "://" in place else str(Path(place).expanduser().absolute())
 
 
-def _by_configuration(wanted: _Wanted, config: Path | None, urls: list[str], anchors: list[str]) -> Published:
+def _by_configuration(wanted: _Wanted, config: Path, urls: list[str], anchors: list[str]) -> Published:
     from pilotage.configuration import ConfigurationError
     from pilotage.configuration.publish import published
 
@@ -118,8 +127,10 @@ def _by_service(wanted: _Wanted) -> Published:
         try:
             manifest: dict[str, Any] = client.get(f"/seed/{wanted.vo}/{wanted.flavour}/manifest", **query)
         except Refusal as error:
-            hint = "; the configuration says under service.published which flavours there are for seeds"
-            raise CliError(f"{str(error).rstrip('.')}{hint}") from error
+            if error.code != NOT_FOUND:
+                raise
+            hint = "look for the names, and whether service.published has the flavour, in: pilotage config show"
+            raise CliError(f"the service publishes no {wanted.described()}; {hint}") from error
         blob = b"".join(client.download(f"/seed/blobs/{manifest['profile']}"))
     if hashlib.sha256(blob).hexdigest() != manifest["profile"]:
         raise CliError("the service gave a profile that is not what its manifest says")

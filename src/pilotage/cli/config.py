@@ -23,7 +23,17 @@ SHORT = 60
 
 Json = Annotated[bool, typer.Option("--json", help="JSON for programs.")]
 Source = Annotated[Path, typer.Argument(metavar="FILE|DIR", help="A YAML file, or a directory of them.")]
-Message = Annotated[str, typer.Option("--message", "-m", metavar="WHY", help="Why; it is kept with the change.")]
+
+
+def _why(text: str) -> str:
+    if not text.strip():
+        raise typer.BadParameter("it says nothing")
+    return text
+
+
+Message = Annotated[
+    str, typer.Option("--message", "-m", metavar="WHY", help="Why; it is kept with the change.", callback=_why)
+]
 Base = Annotated[
     int | None, typer.Option(metavar="N", min=0, help="The revision that yours is made from; it must be current.")
 ]
@@ -202,19 +212,24 @@ def export(
     """Write the files of a revision into a directory: to change them there, and apply them again."""
     if len(words) > 2 or (len(words) == 2 and not words[0].isdecimal()):
         raise CliError("give a directory, or a revision's number and a directory: pilotage config export 3 DIR", 2)
-    directory = Path(words[-1])
-    found = ask("GET", "/configuration" if len(words) == 1 else f"/configurations/{int(words[0])}")
+    directory, number = Path(words[-1]), int(words[0]) if len(words) == 2 else None
+    if number == 0:
+        raise CliError("0 are the embedded defaults, which have no files; see `pilotage config explain --revision 0`")
+    found = ask("GET", "/configuration" if number is None else f"/configurations/{number}")
     if not found["files"]:
-        raise CliError("there are no files: the embedded defaults count, and no revision was applied")
+        raise CliError("there are no files: the embedded defaults count")
     written = write_files(found["files"], directory)
     if as_json:
         print_json({"number": found["number"], "directory": str(directory), "files": sorted(found["files"])})
         return
     for file in written:
         print(file)
-    if found["number"]:
+    if found.get("state", "current") == "current" and found["number"]:
         again = f"pilotage config apply {clean(directory)} --base {found['number']} -m WHY"
         print(f"revision {found['number']}; apply what you change with: {again}", file=sys.stderr)
+    elif found["number"]:
+        again = f"pilotage config rollback {found['number']} -m WHY"
+        print(f"revision {found['number']}, which is not current; make it so with: {again}", file=sys.stderr)
 
 
 app.command()(config_pilots.validate)

@@ -159,10 +159,13 @@ def print_files(files: Sequence[dict[str, Any]]) -> None:
 
 
 def print_pilots(found: Sequence[dict[str, Any]]) -> None:
-    """A row for each value that differs; pilots that differ in the same way, one below the other."""
-    rows = []
+    """A row for each value that differs; queues of a resource whose pilots differ in the same way are told together."""
+    alike: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
     for one in found:
-        place = (one["resource"], one["queue"], one["vo"])
+        alike.setdefault((one["resource"], one["vo"], json.dumps([one["kind"], one["changes"]])), []).append(one)
+    rows = []
+    for one, *others in alike.values():
+        place = (one["resource"], ", ".join(each["queue"] for each in (one, *others)), one["vo"])
         if not one["changes"]:
             rows.append((*place, "its pilots", *(("none", "new") if one["kind"] == "appeared" else ("sent", "none"))))
         for change in one["changes"]:

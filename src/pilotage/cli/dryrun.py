@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from . import dryrun_child
 from .output import clean, print_json
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 SECONDS = 10.0
 """Longest that one plan may take."""
 MOST = 64 * 1024
-"""Of what a plan prints [characters]."""
+"""Of what a plan prints [bytes]."""
 CHILD = Path(dryrun_child.__file__)
 _ENVIRONMENT = ("PATH", "HOME", "USER", "LANG", "TMPDIR", "CUDA_VISIBLE_DEVICES")
 
@@ -84,21 +86,36 @@ def _told(sections: dict[str, str], profile: dict[str, Any], command: dict[str, 
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        text=True,
-        errors="replace",
         env=environment,
         start_new_session=True,
     )
-    try:
-        output, errors = child.communicate(json.dumps(message), timeout=SECONDS)
-    except subprocess.TimeoutExpired:
-        child.kill()  # and with it what it shut in
-        child.wait()
-        return None, f"its plan did not end within {SECONDS:.0f} s"
+    assert child.stdin and child.stdout and child.stderr
+    with child, ThreadPoolExecutor() as threads:
+        printed, failed = (threads.submit(_beginning, stream) for stream in (child.stdout, child.stderr))
+        threads.submit(_give, child.stdin, json.dumps(message).encode())
+        try:
+            child.wait(SECONDS)
+        except subprocess.TimeoutExpired:
+            child.kill()  # and with it what it shut in
+            return None, f"its plan did not end within {SECONDS:.0f} s"
+        output, errors = printed.result(), failed.result()
     if child.returncode == dryrun_child.NO_PLAN:
         return None, "it has no plan(): it does not tell beforehand"
     if child.returncode == dryrun_child.FORBIDDEN:
         return None, f"its plan is not run: this kernel permits no sandbox ({output.strip()})"
     if child.returncode:
         return None, f"its plan failed: {(errors.strip().splitlines() or ['without a word'])[-1]}"
-    return output[:MOST].rstrip() or None, "its plan says nothing"
+    return output.rstrip() or None, "its plan says nothing"
+
+
+def _beginning(stream: IO[bytes]) -> str:
+    """What is printed first; the rest is read, and forgotten."""
+    kept = b""
+    while piece := os.read(stream.fileno(), MOST):
+        kept += piece[: MOST - len(kept)]
+    return kept.decode(errors="replace")
+
+
+def _give(stream: IO[bytes], data: bytes) -> None:
+    with contextlib.suppress(BrokenPipeError), stream:
+        stream.write(data)

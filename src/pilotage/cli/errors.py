@@ -16,6 +16,10 @@ class CliError(Exception):
 
 
 class Refusal(CliError):
-    """The service refused, in its own words; `problems` are all that it found, where it lists them."""
+    """The service refused, in its own words; `problems` are all that it found, where it lists them.
+
+    :ivar code: the HTTP status
+    """
 
     problems: tuple[str, ...] = ()
+    code: int = 0

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,16 +19,18 @@ from .output import print_json, print_table
 if TYPE_CHECKING:
     from pilotage.configuration import ComposedPilot, Configuration
 
-CONFIG_HELP = "Configuration file (YAML); without it the embedded defaults."
+CONFIG_HELP = "Configuration (YAML); without it the embedded defaults."
 
-Config = Annotated[Path | None, typer.Option("--config", metavar="FILE", help=CONFIG_HELP)]
+Config = Annotated[Path | None, typer.Option("--config", metavar="FILE|DIR", help=CONFIG_HELP)]
 Json = Annotated[bool, typer.Option("--json", help="JSON for programs.")]
+
+NO_RESOURCE = "--queue is that of a resource; name it (--resource)"
 
 
 def load_configuration(file: Path | None) -> Configuration:
-    """The configuration of a file over the embedded defaults; its error is one line with file and line.
+    """The configuration of a file or directory over the embedded defaults; its error is one line with file and line.
 
-    :raises CliError: the file is not there, or something in it is wrong
+    :raises CliError: it is not there, or something in it is wrong
     """
     from pilotage.configuration import ConfigurationError, load
 
@@ -113,9 +117,11 @@ def generate(
         return
     if as_json and not dry_run:
         raise CliError("--json goes with --dry-run; what a script is made of tells: pilotage inspect FILE --json", 2)
-    anchors = [anchor for file in trust or [] for anchor in read_anchors(file)]
-    wanted = Wanted(vo, flavour, site, resource, queue, tuple(url or ()), tuple(anchors), tuple(given or ()))
+    anchors = tuple(read_anchors(trust))
+    wanted = Wanted(vo, flavour, site, resource, queue, tuple(checked_urls(url)), anchors, tuple(given or ()))
     if dry_run:
+        if python or add or output or rendering != "plain":
+            raise CliError("--dry-run makes no pilot; leave --rendering, --python, --add and --output out", 2)
         from .dryrun import show
 
         show(load_configuration(config), wanted, as_json)
@@ -148,6 +154,8 @@ class Wanted:
         if self.flavour is None and self.resource is None:
             names = ", ".join(configuration.flavours)
             raise CliError(f"which pilot? give --flavour NAME (there are: {names}) or --resource NAME", 2)
+        if self.queue and not self.resource:
+            raise CliError(NO_RESOURCE, 2)
         vo = one_vo(configuration, self.vo)
         try:
             extra = [layer(self.given, shelf.toolboxes_of(configuration, vo))] if self.given else []
@@ -196,7 +204,10 @@ def _rendered(name: str, script: str, python: list[str], add: list[Path]) -> byt
 
 
 def deliver(data: bytes, output: Path | None, refusal: str) -> None:
-    """Write what was made to a file (replaced whole, executable), or to standard output unless that is a terminal."""
+    """Write what was made to a file (replaced whole, executable), or to standard output unless that is a terminal.
+
+    What is there and is no file (a device, a pipe) is written to, and stays what it is.
+    """
     if output is None:
         if sys.stdout.isatty():
             raise CliError(refusal, 2)
@@ -204,6 +215,9 @@ def deliver(data: bytes, output: Path | None, refusal: str) -> None:
         return
     draft = output.with_name(f".{output.name}.{os.getpid()}")
     try:
+        if output.exists() and not output.is_file():
+            output.write_bytes(data)
+            return
         with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o755), "wb") as file:
             file.write(data)
         os.replace(draft, output)
@@ -234,9 +248,38 @@ def _write(file: Path, text: str, mode: int) -> None:
         out.write(text)
 
 
-def read_anchors(file: Path) -> list[str]:
-    """The trust anchors (PEM) of a file. Raises CliError."""
-    return [read_text(file, "trust anchors")]
+def read_anchors(files: Sequence[Path] | None) -> list[str]:
+    """The trust anchors (PEM) of files, each a text of its own, as the service gives them. Raises CliError."""
+    import ssl
+
+    from pilotage.service.tls import split
+
+    found = []
+    for file in files or []:
+        text = read_text(file, "trust anchors")
+        if "PRIVATE KEY-----" in text:
+            raise CliError(
+                f"{file} holds a private key, which nobody else may have; the anchors of a service: ca.pem", 2
+            )
+        anchors = split(text)
+        try:
+            if not anchors:
+                raise ValueError("it holds no certificate")
+            ssl.create_default_context(cadata="".join(anchors))
+        except (ValueError, ssl.SSLError) as error:
+            raise CliError(f"{file} is no PEM file of trust anchors: {error}", 2) from error
+        found += anchors
+    return found
+
+
+def checked_urls(urls: Sequence[str] | None) -> list[str]:
+    """What --url was given. Raises CliError for what is no URL of a service."""
+    from pilotage.configuration.schema import URL
+
+    for url in urls or []:
+        if not re.match(URL, url):
+            raise CliError(f"--url {url}: this is neither an http nor an https URL", 2)
+    return list(urls or [])
 
 
 def read_text(file: Path, what: str) -> str:

@@ -20,13 +20,14 @@ def inspect(
 ) -> None:
     """Show what a pilot script is made of, or a seed.
 
-    That is profile and commands with all options, or what the seed fetches and from where; and that the file was not
-    altered since it was composed.
+    That is profile and commands with all options, or what the seed fetches and from where; and that the script was not
+    altered since it was composed. One that an sh script holds (`generate --rendering shell`) is found in there.
     """
+    from pilotage.renderings.shell import held
     from pilotage_node.compose import ScriptError, read_script
 
     try:
-        script = read_script(read_text(file, "the pilot script"))
+        script = read_script(held(read_text(file, "the pilot script")))
     except ScriptError as error:
         raise CliError(f"{file}: {error}") from error
     if sources is not None:

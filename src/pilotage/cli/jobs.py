@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import quote
@@ -22,15 +23,15 @@ PAGE = 1000
 Json = Annotated[bool, typer.Option("--json", help="JSON for programs.")]
 
 
-def state_names(given: list[str] | None) -> list[str] | None:
-    """States as the service writes them, from any case and from lists with commas."""
+def state_names(given: list[str] | None, kind: str = "job", states: Sequence[str] = STATES) -> list[str] | None:
+    """States as the service writes them, from any case and from lists with commas. Raises CliError."""
     if not given:
         return None
-    known = {state.lower(): state for state in STATES}
+    known = {state.lower(): state for state in states}
     names = [name.strip().lower() for text in given for name in text.split(",") if name.strip()]
     for name in names:
         if name not in known:
-            raise CliError(f"there is no job state {name!r}; there are: {', '.join(STATES)}", 2)
+            raise CliError(f"there is no {kind} state {name!r}; there are: {', '.join(states)}", 2)
     return [known[name] for name in names]
 
 

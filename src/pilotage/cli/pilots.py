@@ -10,6 +10,7 @@ from urllib.parse import quote
 import typer
 
 from .errors import CliError
+from .jobs import Json, state_names
 from .output import clean, duration, moment, print_fields, print_json, print_table, short_moment
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ STAMP_SHOWN = 8
 FOLLOW = 20.0
 """Seconds that the service waits for more of a log that is followed."""
 
-Json = Annotated[bool, typer.Option("--json", help="JSON for programs.")]
 Stamp = Annotated[str, typer.Argument(metavar="STAMP", help="The pilot's stamp, or its first letters (six or more).")]
 
 
@@ -38,8 +38,9 @@ def pilots(
     """List pilots, the newest first."""
     from .client import Client
 
+    states = state_names(state, "pilot", STATES)
     with Client() as client:
-        found = client.get("/pilots", state=_states(state), resource=resource, limit=limit)["pilots"]
+        found = client.get("/pilots", state=states, resource=resource, limit=limit)["pilots"]
     if as_json:
         print_json(found)
         return
@@ -59,17 +60,6 @@ def pilots(
     )
     head = ("STAMP", "STATE", "QUEUE", "VO", "FLAVOUR", "JOBS", "CREATED", "LIVED", "REASON")
     print_table(head, rows, empty="no pilots; they are sent where jobs wait")
-
-
-def _states(given: list[str] | None) -> list[str] | None:
-    if not given:
-        return None
-    known = {state.lower(): state for state in STATES}
-    names = [name.strip().lower() for text in given for name in text.split(",") if name.strip()]
-    for name in names:
-        if name not in known:
-            raise CliError(f"there is no pilot state {name!r}; there are: {', '.join(STATES)}", 2)
-    return [known[name] for name in names]
 
 
 def whole_stamp(client: Client, text: str) -> str:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .errors import CliError
-from .generate import Config, Json, load_configuration, read_anchors, refused
+from .generate import Config, Json, checked_urls, load_configuration, read_anchors, refused
 from .output import clean, print_json
+
+if TYPE_CHECKING:
+    from pilotage.configuration import Configuration
 
 
 def publish(
@@ -23,6 +26,10 @@ def publish(
         list[Path] | None, typer.Option(metavar="FILE", help="A PEM file of trust anchors that they pin.")
     ] = None,
     config: Config = None,
+    service: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="What --config is put over: that of `pilotage up --service`."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Write profiles and built toolboxes into a directory, from which seeds compose pilots.
@@ -36,18 +43,18 @@ def publish(
     from pilotage.configuration import publish as publishing
     from pilotage.configuration.schema import unknown
 
-    configuration = load_configuration(config)
+    configuration = load_configuration(config) if service is None else _over(service, config)
     if not url and not configuration.service.url:
         raise CliError("the pilots would not know where the service is; give --url, or service.url in --config", 2)
     for kind, names, known in (("VO", vo, configuration.vos), ("flavour", flavour, configuration.flavours)):
         for name in names or []:
             if name not in known:
                 raise CliError(unknown(kind, name, known))
-    anchors = [anchor for file in trust or [] for anchor in read_anchors(file)]
+    anchors, urls = read_anchors(trust), checked_urls(url)
     flavours = flavour or configuration.service.published
     try:
         # All of it first: what cannot be published is found before anything is written.
-        items = list(publishing.everything(configuration, vo or list(configuration.vos), flavours, url or [], anchors))
+        items = list(publishing.everything(configuration, vo or list(configuration.vos), flavours, urls, anchors))
         manifests, blobs = publishing.write(directory, items)
     except ConfigurationError as error:
         raise refused(error) from error
@@ -57,3 +64,16 @@ def publish(
         print_json({"directory": str(directory), "pilots": len(items), "manifests": manifests, "blobs": blobs})
         return
     print(f"{len(items)} pilots in {clean(directory)}: {manifests} manifests and {blobs} blobs are new")
+
+
+def _over(service: Path, config: Path | None) -> Configuration:
+    """The configuration as a service has it that was started with `--service`. Raises CliError."""
+    from pilotage.configuration import ConfigurationError, load_files
+
+    from .config_files import files_of
+
+    below = load_configuration(service)
+    try:
+        return load_files(files_of(config) if config else {}, below)
+    except ConfigurationError as error:
+        raise refused(error) from error

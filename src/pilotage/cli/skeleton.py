@@ -54,6 +54,7 @@ NAME = "NAME"
 
 [tool.setuptools]
 packages = ["NAME"]
+package-data = {NAME = ["*"]}
 """
 
 PACKAGE = '''\

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -139,7 +140,10 @@ def _show(report: Report, path: str, tree: Tree) -> None:
     fields = [("path", path), ("version", built["version"]), ("sha256", _sha256(path))]
     print_fields([*fields, ("modules", f"{len(built['modules'])} travel, of {len(tree.files)} files")])
     rows = [(name, entry["module"], entry["summary"]) for name, entry in sorted(built["commands"].items())]
-    print_table(("COMMAND", "MODULE", "WHAT IT DOES"), rows)
+    if rows:
+        print_table(("COMMAND", "MODULE", "WHAT IT DOES"), rows)
+    else:
+        print("it has no commands (RunX: a class RunX in RunX.py), only modules that toolboxes before it may import")
     for unused in report.unused:
         print(f"not needed by any command, so it does not travel: {clean(unused)}")
 
@@ -167,6 +171,15 @@ def listing(
     print_table(("VO", "TOOLBOX", "VERSION", "DIGEST", "COMMANDS", "SOURCE"), rows, empty="no VOs")
 
 
+def _without_package(configuration: Configuration, vo: str, built: list[dict[str, Any]]) -> str:
+    """What is said of a VO with an extension that no toolbox has commands of: they may be missing, or misspelt."""
+    extension = configuration.vos[vo].extension
+    modules = (entry["module"] for toolbox in built for entry in toolbox["commands"].values())
+    if not extension or any(module.startswith(f"{extension}DIRAC.") for module in modules):
+        return ""
+    return f"VO {vo}: the extension is {extension}, but neither a toolbox nor this machine has commands in {extension}DIRAC"
+
+
 def _listed(configuration: Configuration, vo: str) -> list[dict[str, Any]]:
     from pilotage.configuration import ConfigurationError, shelf
 
@@ -175,6 +188,9 @@ def _listed(configuration: Configuration, vo: str) -> list[dict[str, Any]]:
     except ConfigurationError as error:
         raise refused(error) from error
     boxes = {source.toolbox.name: source.toolbox for source in shelf.sources_of(configuration, vo)}
+    note = _without_package(configuration, vo, built)
+    if note:
+        print(clean(note), file=sys.stderr)
     found = []
     for toolbox in built:
         box = boxes.get(toolbox["name"])

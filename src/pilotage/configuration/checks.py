@@ -1,18 +1,16 @@
 """What is wrong with a toolbox, all of it at once: what `pilotage toolbox check` tells those who write one.
 
-Beyond what building refuses: parts of the standard library that older Pythons do not have, facts that are used and not
-declared, and what importing the modules does (in a sandbox; see sandbox.py).
+Beyond what building refuses: parts of the standard library that older Pythons do not have, what a pilot would not give
+a command (see uses.py), and what importing the modules does (in a sandbox; see sandbox.py).
 """
 
 from __future__ import annotations
 
-import ast
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
-from pilotage.configuration import sandbox, toolboxes
-from pilotage.configuration.commands import Module, lineage
+from pilotage.configuration import sandbox, toolboxes, uses
+from pilotage.configuration.commands import dotted
 from pilotage.configuration.compaction import MINIMUM, ToolboxError, number
 from pilotage.configuration.crossing import crossing
 from pilotage.configuration.sandbox import Finding
@@ -38,10 +36,14 @@ class Report:
 def built(tree: Tree, others: Sequence[Tree], extension: str | None, minimum: str) -> list[Built]:
     """The toolboxes that come after one, in their order, built with what it imports; raises ToolboxError."""
     wanted = crossing([tree, *others], extension, minimum)[1:]
+    named = [("checked", tree), *((f"other {index + 1}", other) for index, other in enumerate(others))]
     behind = [toolboxes.base(), toolboxes.core()]
     for index in range(len(others) - 1, -1, -1):
-        more, name = sorted(wanted[index]), f"other {index + 1}"
-        new = toolboxes.build(others[index], name, others=behind, more=more, extension=extension, minimum=minimum)
+        more, name = sorted(wanted[index]), named[index + 1][0]
+        before = {dotted(path): name_of for name_of, one in reversed(named[: index + 1]) for path in one.files}
+        new = toolboxes.build(
+            others[index], name, others=behind, before=before, more=more, extension=extension, minimum=minimum
+        )
         behind = [new, *behind]
     return behind[:-2]
 
@@ -67,7 +69,8 @@ def check(
     if errors:
         return report
     try:
-        made = toolboxes.build(tree, name, others=behind, extension=extension, minimum=minimum)
+        more = toolboxes.library(tree, toolboxes.commands_in(tree, extension))
+        made = toolboxes.build(tree, name, others=behind, more=more, extension=extension, minimum=minimum)
     except ToolboxError as error:  # what is about all commands together
         report.findings.append(Finding(error.file, error.line, error.text))
         return report
@@ -76,7 +79,7 @@ def check(
     own = [path for path in sorted(made["imports"]) if path in tree.files]
     for path in own:
         report.findings += _features(plain_text(tree.files[path], tree.places[path]), tree.places[path], minimum)
-    report.findings += _facts(tree, made, behind, minimum)
+    report.findings += uses.uses(tree, made, behind, minimum)
     try:
         report.findings += sandbox.side_effects(tree, made, behind, trust=trust)
     except sandbox.Forbidden as error:
@@ -101,35 +104,3 @@ def _features(source: str, file: str, minimum: str) -> Iterator[Finding]:
         if since.startswith("3.") and number(since) > number(minimum):
             text = f"{what} came with Python {since}; the nodes have {minimum}"
             yield Finding(file, int(row), text)
-
-
-def _facts(tree: Tree, built: Built, others: Sequence[Built], minimum: str) -> Iterator[Finding]:
-    """Facts that commands of this toolbox use or give without saying so."""
-    known = toolboxes.known(tree, others, minimum)
-    seen = set()
-    for name, entry in built["commands"].items():
-        path = entry["module"].replace(".", "/") + ".py"
-        for node, module in lineage(name, known[path], known):
-            for finding in _facts_of(node, module, entry) if module.path in tree.files else ():
-                if finding not in seen:
-                    seen.add(finding)
-                    yield finding
-
-
-def _facts_of(kind: ast.ClassDef, module: Module, entry: Mapping[str, Any]) -> Iterator[Finding]:
-    given = set(entry["provides"])
-    declared = {"node", *entry["requires"], *entry["wants"], *given}
-    names = {"self.facts"}
-    for node in ast.walk(kind):  # facts = self.facts
-        if isinstance(node, ast.Assign) and ast.unparse(node.value) == "self.facts":
-            names |= {target.id for target in node.targets if isinstance(target, ast.Name)}
-    for node in ast.walk(kind):
-        if not isinstance(node, ast.Attribute) or ast.unparse(node.value) not in names:
-            continue
-        if isinstance(node.ctx, ast.Store) and node.attr not in given:
-            text = f"gives the fact {node.attr} without saying so: provides = ({node.attr!r},)"
-        elif not isinstance(node.ctx, ast.Store) and node.attr not in declared:
-            text = f"uses the fact {node.attr} without saying so: requires or wants = ({node.attr!r},)"
-        else:
-            continue
-        yield Finding(module.file, node.lineno, f"{kind.name} {text}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import builtins
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -114,6 +115,9 @@ def describe(name: str, module: Module, known: Mapping[str, Module]) -> Describe
     _gather(node, module, known, found, result, ())
     if "do" not in found:
         raise ToolboxError(module.file, node.lineno, f"command {name} has no do()")
+    _check_called(*found["do"])
+    if "__init__" in found:
+        _check_called(*found["__init__"])
     text = ast.get_docstring(node) or ast.get_docstring(module.tree) or ""
     entry = {key: found.get(key, default) for key, default in DEFAULTS.items()}
     entry |= {"module": module.name, "summary": text.partition("\n")[0].strip(), "description": text}
@@ -142,10 +146,8 @@ def _gather(
         if place and place[1].path != COMMAND:
             _gather(*place, known, found, result, (*seen, here))
     for item in node.body:
-        if isinstance(item, ast.FunctionDef) and item.name == "do":
-            _check_do(item, module)
-        if isinstance(item, ast.FunctionDef) and item.name in ("do", "read"):
-            found[item.name] = True
+        if isinstance(item, ast.FunctionDef | ast.AsyncFunctionDef) and item.name in ("do", "read", "__init__"):
+            found[item.name] = item, module
         target = (
             item.targets[0]
             if isinstance(item, ast.Assign)
@@ -180,12 +182,41 @@ def lineage(name: str, module: Module, known: Mapping[str, Module]) -> Iterator[
             waiting += [found for found in (_find_class(parent, place, known) for parent in node.bases) if found]
 
 
-def _check_do(node: ast.FunctionDef, module: Module) -> None:
-    needed = len(node.args.args) - len(node.args.defaults)
+def _check_called(node: ast.FunctionDef | ast.AsyncFunctionDef, module: Module) -> None:
+    """``do()`` and ``__init__()`` are called without arguments, and what is in them must run then."""
+    needed = len(node.args.posonlyargs) + len(node.args.args) - len(node.args.defaults)
+    text = ""
     if needed > 1 or any(default is None for default in node.args.kw_defaults):
-        raise ToolboxError(
-            module.file, node.lineno, "do() takes no arguments but self: values come from options and facts"
-        )
+        text = f"{node.name}() takes no arguments but self: values come from options and facts"
+    elif isinstance(node, ast.AsyncFunctionDef) or any(
+        isinstance(one, ast.Yield | ast.YieldFrom) for one in _own(node)
+    ):
+        text = f"{node.name}() must be a plain function: called with `async` or `yield` in it, it would do nothing"
+    if text:
+        raise ToolboxError(module.file, node.lineno, text)
+
+
+def _own(node: ast.AST) -> Iterator[ast.AST]:
+    """All that is in a function, without what is in functions and classes inside of it."""
+    for child in ast.iter_child_nodes(node):
+        yield child
+        if not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda | ast.ClassDef):
+            yield from _own(child)
+
+
+def bound(tree: ast.Module) -> set[str] | None:
+    """The names that a module gives a meaning to, anywhere in it; None where that cannot be told from its source."""
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name):
+            names |= {node.id} if isinstance(node.ctx, ast.Store) else set()
+            if node.id in ("globals", "exec", "setattr"):
+                return None
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.ExceptHandler):
+            names.add(node.name or "")
+        elif isinstance(node, ast.alias):
+            names.add(node.asname or node.name.partition(".")[0])
+    return None if names & {"*", "__getattr__"} else names
 
 
 def _check_reads(node: ast.ClassDef, module: Module, files: Mapping[str, str]) -> None:
@@ -206,21 +237,36 @@ def _find_class(
     :param depth: of re-exports followed, `from there import X` in the module that X was imported from
     """
     dotted = ast.unparse(node).split(".")
+    imported = _imported(dotted, module)
+    if imported:
+        if "/".join(imported) + ".py" in known and not depth:
+            text = f"a class inherits from a class, not from a module: from {'.'.join(imported)} import {imported[-1]}"
+            raise ToolboxError(module.file, node.lineno, text)
+        return _class_of(imported, known, depth)
+    if not isinstance(node, ast.Name):
+        return None
+    own = next((c for c in module.tree.body if isinstance(c, ast.ClassDef) and c.name == node.id), None)
+    names = bound(module.tree)
+    if names is not None and node.id not in names and not hasattr(builtins, node.id) and not depth:
+        raise ToolboxError(
+            module.file, node.lineno, f"{node.id}, which a class inherits from, is nowhere in this module"
+        )
+    return (own, module) if own else None
+
+
+def _imported(dotted: list[str], module: Module) -> list[str]:
+    """What a name (its parts) means that a module has from an import; none where it is not from one."""
     for item in ast.walk(module.tree):
         if isinstance(item, ast.ImportFrom):
             for alias in item.names:
                 if (alias.asname or alias.name) == dotted[0]:
-                    origin = module.origin(item)
-                    return _class_of([*origin.split("."), alias.name, *dotted[1:]], known, depth)
+                    return [*module.origin(item).split("."), alias.name, *dotted[1:]]
         elif isinstance(item, ast.Import):
             for alias in item.names:
                 shown = (alias.asname or alias.name).split(".")
                 if dotted[: len(shown)] == shown:
-                    return _class_of([*alias.name.split("."), *dotted[len(shown) :]], known, depth)
-    if len(dotted) == 1:
-        own = next((c for c in module.tree.body if isinstance(c, ast.ClassDef) and c.name == dotted[0]), None)
-        return (own, module) if own else None
-    return None
+                    return [*alias.name.split("."), *dotted[len(shown) :]]
+    return []
 
 
 def _class_of(dotted: list[str], known: Mapping[str, Module], depth: int) -> tuple[ast.ClassDef, Module] | None:

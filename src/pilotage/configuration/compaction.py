@@ -13,6 +13,7 @@ import re
 import sys
 import tokenize
 from collections.abc import Iterator
+from typing import TypeGuard
 
 MINIMUM = "3.6"
 # Python 3.13 and newer cannot pretend to be older than 3.7; the server's own CI runs on what can.
@@ -21,6 +22,8 @@ _STRING_STARTS = {tokenize.STRING} | {
     getattr(tokenize, n) for n in ("FSTRING_START", "TSTRING_START") if hasattr(tokenize, n)
 }
 _FSTRING_END = {getattr(tokenize, n) for n in ("FSTRING_END", "TSTRING_END") if hasattr(tokenize, n)}
+_GENERIC = {"dict", "frozenset", "list", "set", "tuple", "type"}
+_TYPES = {"bool", "bytes", "complex", "float", "int", "object", "str", *_GENERIC}
 _SELF_NAMING = re.compile(r"\{[^{}'\"]*[^{}=!<>'\"]=\s*[}!:]")
 
 
@@ -219,12 +222,16 @@ class _Stripped(ast.NodeTransformer):
 
 def _newer(tree: ast.Module, source: str) -> Iterator[tuple[int, str, str]]:
     """What is newer than Python 3.6 and `feature_version` lets pass: (line, what, since which version)."""
+    evaluated, late = _annotations(tree)
+    noted = {id(node) for node in (*evaluated, *late)}
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module == "__future__":
             if any(alias.name == "annotations" for alias in node.names):
                 yield node.lineno, "'from __future__ import annotations'", "3.7"
         elif isinstance(node, ast.NamedExpr):
             yield node.lineno, "':='", "3.8"
+        elif isinstance(node, ast.BinOp) and id(node) not in noted and _makes_type(node):
+            yield node.lineno, "a type written as `X | Y`", "3.10"
         elif isinstance(node, ast.JoinedStr):
             text = (ast.get_source_segment(source, node) or "").replace("{{", "").replace("}}", "")
             if _SELF_NAMING.search(text):
@@ -244,7 +251,43 @@ def _newer(tree: ast.Module, source: str) -> Iterator[tuple[int, str, str]]:
             for inner in (child for item in node.finalbody for child in ast.walk(item)):
                 if isinstance(inner, ast.Continue) and not _in_loop(node.finalbody, inner):
                     yield inner.lineno, "'continue' in 'finally'", "3.8"
+    for node in evaluated:
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):
+            yield node.lineno, "a type written as `X | Y`", "3.10"
+        elif isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name) and node.value.id in _GENERIC:
+            yield node.lineno, f"the type {ast.unparse(node)[:40]}", "3.9"
     yield from _free_strings(source)
+
+
+def _makes_type(node: ast.BinOp) -> bool:
+    """Whether this is a `|` beside a type of Python's own, or None."""
+    sides = (node.left, node.right) if isinstance(node.op, ast.BitOr) else ()
+    return any(
+        side.id in _TYPES if isinstance(side, ast.Name) else isinstance(side, ast.Constant) and side.value is None
+        for side in sides
+    )
+
+
+def _annotations(tree: ast.Module) -> tuple[list[ast.AST], list[ast.AST]]:
+    """All that is in annotations: what is evaluated when a module is imported or a function defined, and the rest."""
+    functions = [node for node in ast.walk(tree) if _is_function(node)]
+    local = {id(item) for node in functions for item in ast.walk(node) if isinstance(item, ast.AnnAssign)}
+    late = any(
+        isinstance(node, ast.ImportFrom)
+        and node.module == "__future__"
+        and any(alias.name == "annotations" for alias in node.names)
+        for node in tree.body
+    )
+    both: tuple[list[ast.AST], list[ast.AST]] = [], []
+    for node in ast.walk(tree):
+        one = node.returns if _is_function(node) else getattr(node, "annotation", None)
+        if one is not None:
+            both[late or id(node) in local].extend(ast.walk(one))
+    return both
+
+
+def _is_function(node: ast.AST) -> TypeGuard[ast.FunctionDef | ast.AsyncFunctionDef]:
+    return isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
 
 
 def _bare_star(node: ast.Return | ast.Yield | ast.For | ast.Subscript) -> bool:

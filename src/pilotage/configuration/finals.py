@@ -24,18 +24,31 @@ class _Part(NamedTuple):
 def problems(configuration: Configuration) -> list[ConfigurationError]:
     """Each setting of a value that a weaker layer made final, naming both places; none where nothing is final."""
     parts = [part for part in _parts(configuration) if part.data]
+    at_site: dict[str | None, list[_Part]] = {}
+    for part in parts:
+        at_site.setdefault(part.scope.get("site"), []).append(part)
     found = []
     for final in parts:
         if not final.data.get("final"):
             continue
         stack = EMPTY.over((final.path, {"final": final.data["final"]}))
-        for part in parts:
+        site = final.scope.get("site")
+        for part in parts if site is None else at_site[site]:  # what is stronger than a site's is of the site
             if part.rank > final.rank and _meet(configuration, final.scope, part.scope):
                 try:
                     stack.over((part.path, part.data))
                 except FinalError as error:
                     found.append(told(configuration, error))
     return found
+
+
+def options(configuration: Configuration) -> Iterator[tuple[PathInData, str, str | None]]:
+    """(place, command, option or None for all of them) of each final path that names a command's options."""
+    for part in _parts(configuration):
+        for index, path in enumerate(part.data.get("final", ())):
+            steps = [*path.split("."), None]
+            if steps[0] == "options" and steps[1]:
+                yield (*part.path, "final", index), steps[1], steps[2]
 
 
 def told(configuration: Configuration, error: FinalError) -> ConfigurationError:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from pilotage.configuration import convention
-from pilotage.configuration.commands import Module
+from pilotage.configuration.commands import Module, bound
 from pilotage.configuration.compaction import ToolboxError, number
 
 _LATER = {
@@ -145,11 +145,19 @@ def _wrong(item: Import, reach: Reach) -> str:
 
 
 def _check_attribute(item: Import, module: Module, reach: Reach) -> None:
-    """`from package import name`, of a package without an ``__init__.py``: there is nothing but its modules."""
-    package = item.name.rpartition(".")[0]
-    path = package.replace(".", "/")
-    if path in reach.folders and f"{path}/__init__.py" not in reach.known and f"{path}.py" not in reach.known:
-        raise ToolboxError(module.file, item.line, f"there is no module {item.name}, and {package} has no __init__.py")
+    """`from origin import name`: the origin must have it; a package without an ``__init__.py`` has only its modules."""
+    origin, _, name = item.name.rpartition(".")
+    path = origin.replace(".", "/")
+    text = ""
+    there = next((reach.known[one] for one in (f"{path}.py", f"{path}/__init__.py") if one in reach.known), None)
+    if there is not None:
+        names = bound(there.tree)
+        if names is not None and name not in names and not name.startswith("__"):
+            text = f"there is no '{name}' in {there.file}"
+    elif path in reach.folders:
+        text = f"there is no module {item.name}, and {origin} has no __init__.py"
+    if text:
+        raise ToolboxError(module.file, item.line, text)
 
 
 def imported(module: Module) -> Iterator[Import]:

@@ -98,6 +98,8 @@ class Live:
 
     def replace(self, configuration: Configuration, number: int = 0) -> None:
         """From now on this one counts; a canary stays (promote: replace, then clear it). It was checked before."""
+        if number:
+            log.info("Revision %d of the configuration (%s) counts from now on.", number, configuration.revision)
         self._become(replace(self.state, current=configuration, number=number))
 
     def set_canary(
@@ -111,11 +113,13 @@ class Live:
         """From now on this share of the new pilots of the resource or VO (None: of all) gets this configuration."""
         if not 0 < share <= 1:
             raise ValueError("a canary's share is more than 0 and at most 1")
+        log.info("Revision %d of the configuration is tried with %g %% of the new pilots.", number, share * 100)
         self._become(replace(self.state, canary=Canary(configuration, share, resource, vo, number)))
 
     def clear_canary(self) -> None:
         """All new pilots get the current configuration again."""
         if self.canary is not None:
+            log.info("Revision %d of the configuration is no longer tried.", self.canary.number)
             self._become(replace(self.state, canary=None))
 
     def subscribe(self, callback: Callback) -> Callable[[], None]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import math
 from collections import ChainMap, OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from threading import Lock
 from typing import Any
 
+from pilotage.configuration import finals
 from pilotage.configuration.document import ConfigurationError, Location, PathInData
 from pilotage.configuration.resolve import Layer, Merged, Target, resolve_target, target, targets
 from pilotage.configuration.schema import Configuration, unknown
@@ -102,10 +103,23 @@ def check(configuration: Configuration) -> None:
                 good.add(decisive)
         except ConfigurationError as error:
             found.setdefault(str(error), error)
+    found |= {str(error): error for error in _finals_in_vain(configuration)} if not found else {}
     if found:
         first, *_ = problems = list(found.values())
         first.problems = problems
         raise first
+
+
+def _finals_in_vain(configuration: Configuration) -> Iterator[ConfigurationError]:
+    """Final paths that name a command or option that no pilot can have: they would guard nothing, unnoticed."""
+    named = list(finals.options(configuration))
+    vos = {target.vo for target in targets(configuration)} if named else ()
+    manifest = ChainMap(*(box["commands"] for vo in vos for box in _toolboxes(configuration, vo)))
+    for path, command, option in named if manifest else ():
+        if command not in manifest and not command.endswith(OF_DIRAC):
+            yield ConfigurationError(_unknown_command(command, manifest), configuration.where(path))
+        elif command in manifest and option is not None and option not in manifest[command]["options"]:
+            yield ConfigurationError(_unknown_option(command, option, manifest), configuration.where(path))
 
 
 def _toolboxes(configuration: Configuration, vo: str, plans: bool = False) -> list[Built]:

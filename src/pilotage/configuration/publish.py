@@ -134,6 +134,14 @@ def _put(file: Path, data: bytes) -> bool:
     """Write a file that everybody may read, in one step; whether anything had to be done."""
     if file.exists() and file.read_bytes() == data:
         return False
-    file.parent.mkdir(parents=True, exist_ok=True)
+    _directory(file.parent)
     write_whole(file, data, 0o644)
     return True
+
+
+def _directory(place: Path) -> None:
+    """A directory, and those above it, that everybody may read when we make them, whatever the umask."""
+    if not place.is_dir():
+        _directory(place.parent)
+        place.mkdir(exist_ok=True)
+        place.chmod(0o755)

@@ -19,9 +19,9 @@ from pilotage.configuration.document import ConfigurationError, PathInData
 from pilotage.configuration.edits import EditError
 from pilotage.configuration.finals import told
 from pilotage.configuration.layers import EMPTY, FinalError, Layer, Merged, Stack, merge, stacked
-from pilotage.configuration.schema import Configuration, unknown
+from pilotage.configuration.schema import Configuration, inside, unknown
 
-__all__ = ["Layer", "Merged", "Target", "layers", "merge", "resolve", "resolve_target", "target", "targets"]
+__all__ = ["Layer", "Merged", "Target", "merge", "resolve", "resolve_target", "target", "targets"]
 
 PROFILE_FORMAT = 1
 LIMITS = ("cores", "memory_mib", "disk_mib", "gpus", "wall_seconds")
@@ -93,15 +93,6 @@ def targets(configuration: Configuration) -> Iterator[Target]:
                 yield Target(vo, resource.flavour, site, name, queue)
 
 
-def layers(configuration: Configuration, target: Target, extra: Sequence[Layer] = ()) -> list[Layer]:
-    """The layers that make up a target's pilot, first the weakest; only those that say something.
-
-    The path of a layer of `pilot` and `flavours` begins with the number of its level (`Configuration.levels`).
-    """
-    found = [*_common(configuration, target), *_of_resource(configuration, target), *_of_queue(configuration, target)]
-    return [(path, part) for path, part in [*found, *extra] if part]
-
-
 def _common(configuration: Configuration, target: Target) -> Iterator[Layer]:
     """What does not depend on the place."""
     yield from _of_flavour(configuration, target.flavour, configuration.vos[target.vo].engine)
@@ -111,12 +102,12 @@ def _common(configuration: Configuration, target: Target) -> Iterator[Layer]:
 
 
 def _of_flavour(configuration: Configuration, flavour: str, engine: str) -> Iterator[Layer]:
-    """Level by level, the embedded defaults first."""
+    """Level by level, the embedded defaults first; the paths begin with the number of the level."""
     for number, level in enumerate(configuration.levels):
-        yield (number, "pilot"), _at(level.data, "pilot")
+        yield (number, "pilot"), inside(level.data, "pilot")
         path: PathInData = (number, "flavours", flavour)
-        yield path, _without(_at(level.data, *path[1:]), "engines")
-        yield (*path, "engines", engine), _at(level.data, *path[1:], "engines", engine)
+        yield path, _without(inside(level.data, *path[1:]), "engines")
+        yield (*path, "engines", engine), inside(level.data, *path[1:], "engines", engine)
 
 
 def _of_resource(configuration: Configuration, target: Target) -> Iterator[Layer]:
@@ -139,16 +130,7 @@ def _of_place(configuration: Configuration, vo: str, place: PathInData) -> Itera
     part = configuration.said(*path)
     if part:
         yield path, _without(part, "vos")
-        yield (*path, "vos", vo), _at(part, "vos", vo)
-
-
-def _at(data: Any, *path: str | int) -> Mapping[str, Any]:
-    for step in path:
-        if step not in data:
-            return {}
-        data = data[step]
-    found: Mapping[str, Any] = data
-    return found
+        yield (*path, "vos", vo), inside(part, "vos", vo)
 
 
 def _without(part: Mapping[str, Any], key: str) -> Mapping[str, Any]:

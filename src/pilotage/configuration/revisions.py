@@ -92,10 +92,7 @@ def changes(old: Mapping[str, str], new: Mapping[str, str]) -> Iterator[tuple[st
 def differing(old: Configuration, new: Configuration) -> list[dict[str, Any]]:
     """Which pilots differ, as plain data: [{resource, queue, vo, kind, changes: [{path, old, new}]}]; see
     differences.py."""
-    return [
-        {**found._asdict(), "changes": [change._asdict() for change in found.changes]}
-        for found in differences.pilots(old, new)
-    ]
+    return [found.plain() for found in differences.pilots(old, new)]
 
 
 def explained(
@@ -107,5 +104,4 @@ def explained(
 ) -> list[dict[str, Any]]:
     """Who set what of a pilot, as plain data: [{path, value, layer, where: "file:line:column" or None}]; see
     explain.py. Raises ConfigurationError for a name that there is not."""
-    rows = explain(configuration, target(configuration, vo, resource, queue, flavour))
-    return [{**row._asdict(), "where": str(row.where) if row.where else None} for row in rows]
+    return [row.plain() for row in explain(configuration, target(configuration, vo, resource, queue, flavour))]

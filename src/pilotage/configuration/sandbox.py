@@ -29,6 +29,8 @@ BWRAP = [
     *("bwrap", "--unshare-all", "--die-with-parent", "--new-session", "--cap-drop", "ALL", "--ro-bind", "/", "/"),
     *("--dev", "/dev", "--proc", "/proc", "--remount-ro", "/dev", "--remount-ro", "/proc"),
 ]
+SOCKETS = ("/run", "/tmp", "/var/tmp")
+"""Where sockets of other programs are: hidden, unless this Python is there. The child does the same for itself."""
 _ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": "/nonexistent"}
 
 
@@ -70,12 +72,20 @@ def side_effects(tree: Tree, built: Built, others: Collection[Built], *, trust: 
     lines = _run([], wanted)
     why = [line["forbidden"] for line in lines if "forbidden" in line]
     if why and shutil.which("bwrap"):
-        lines = _run(BWRAP, wanted | {"confine": False})
+        lines = _run([*BWRAP, *_hidden()], wanted | {"confine": False})
         if not any("begin" in line for line in lines):
             raise Forbidden(f"{why[0]}; bubblewrap does not work either")
     elif why:
         raise Forbidden(why[0])
     return list(_findings(lines))
+
+
+def _hidden() -> list[str]:
+    """What else bubblewrap is to be told."""
+    ours = [os.path.realpath(path) for path in (sys.executable, sys.base_prefix, sys.prefix, CHILD)]
+    places = [os.path.realpath(place) for place in SOCKETS if os.path.isdir(place)]
+    free = [place for place in places if not any(path.startswith(place + "/") for path in ours)]
+    return [word for place in free for word in ("--tmpfs", place, "--remount-ro", place)]
 
 
 def _findings(lines: list[dict[str, Any]]) -> Iterator[Finding]:

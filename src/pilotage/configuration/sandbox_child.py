@@ -23,8 +23,8 @@ NAMESPACES = 0x10000000 | 0x00020000 | 0x40000000 | 0x20000000 | 0x08000000
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_REC, MS_PRIVATE = 1, 2, 4, 0x4000, 0x40000
 MOUNT_SETATTR, AT_FDCWD, AT_RECURSIVE = 442, -100, 0x8000
 PR_SET_PDEATHSIG, PR_SET_NO_NEW_PRIVS, CAPABILITIES_3 = 1, 38, 0x20080522
-SLOW = 1.0
-"""Seconds that importing a module may take."""
+SLOW, LATE = 1.0, 2.0
+"""Seconds that importing a module may take, and after which it is stopped."""
 
 PROCESSES = ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "os.forkpty")
 NETWORK = ("socket.connect", "socket.bind", "socket.getaddrinfo", "socket.gethostbyname", "socket.sendto")
@@ -70,8 +70,18 @@ def confine() -> None:
 def limit() -> None:
     """Few resources: nothing that is imported needs many."""
     sizes = {resource.RLIMIT_AS: 1 << 30, resource.RLIMIT_FSIZE: 0, resource.RLIMIT_CORE: 0, resource.RLIMIT_NOFILE: 64}
+    sizes[resource.RLIMIT_NPROC] = 64  # no fork bomb of an ordinary user becomes large (root is never limited)
     for kind, most in sizes.items():
         resource.setrlimit(kind, (most, most))
+
+
+class Late(BaseException):
+    """Importing took too long."""
+
+
+def stop(number: int, frame: FrameType | None) -> None:
+    """Handler of SIGALRM."""
+    raise Late
 
 
 class Toolbox:
@@ -163,28 +173,34 @@ def left() -> list[tuple[str, Any]]:
     ]
 
 
-def attempt(watch: Watch, name: str, file: str) -> None:
-    """Import one module, watched."""
-    watch.file = file
+def attempt(watch: Watch, name: str, file: str) -> bool:
+    """Import one module, watched; says whether it came to an end by itself."""
+    watch.file, late = file, False
     watch.tell(begin=name, file=file)
     before, started = left(), time.monotonic()
     watch.on = True
+    signal.setitimer(signal.ITIMER_REAL, LATE)
     try:
         __import__(name)
     except BaseException as error:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        late = isinstance(error, Late)
         frame, last = None, error.__traceback__
         while last:
             frame = last.tb_frame if last.tb_frame.f_code.co_filename in watch.files else frame
             last = last.tb_next
         watch.on = False
-        watch.found(f"importing it fails: {type(error).__name__}: {error}", frame)
+        slow = f"takes longer than {LATE:.0f} s; do that in do()"
+        watch.found(f"importing it {slow if late else f'fails: {type(error).__name__}: {error}'}", frame)
     watch.on = False
+    signal.setitimer(signal.ITIMER_REAL, 0)
     seconds = time.monotonic() - started
-    if seconds > SLOW:
+    if seconds > SLOW and not late:
         watch.found(f"importing it takes {seconds:.1f} s; do that in do()", None)
     for (what, was), (_, now) in zip(before, left(), strict=True):
         if was != now:
             watch.found(f"importing it leaves {what}; do that in do()", None)
+    return not late
 
 
 def main() -> None:
@@ -202,8 +218,8 @@ def main() -> None:
     sys.meta_path.insert(0, Toolbox(wanted["modules"]))
     sys.stdout = sys.stderr = watch
     sys.addaudithook(watch.audit)
-    for name, file in wanted["names"]:
-        attempt(watch, name, file)
+    signal.signal(signal.SIGALRM, stop)
+    all(attempt(watch, name, file) for name, file in wanted["names"])  # others may wait for the one that is late
     watch.tell(end=True)
     os._exit(0)
 

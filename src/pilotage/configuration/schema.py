@@ -266,13 +266,7 @@ class Configuration(Part):
 
     def said(self, *path: str | int) -> Mapping[str, Any]:
         """What the files say in all at `path`, without the defaults of the schema; nothing: an empty map."""
-        data: Any = self._data
-        for step in path:
-            if step not in data:
-                return {}
-            data = data[step]
-        found: Mapping[str, Any] = data
-        return found
+        return inside(self._data, *path)
 
     def where(self, path: PathInData) -> Location | None:
         """The file and line that set what is at `path`, or the nearest that there is.
@@ -369,6 +363,16 @@ class Configuration(Part):
             yield ("service", "objects", "endpoint"), "an endpoint without TLS needs allow_http: true"
         if (objects.access_key_id is None) != (objects.secret_access_key is None):
             yield ("service", "objects"), "access_key_id and secret_access_key belong together"
+
+
+def inside(data: Any, *path: str | int) -> Mapping[str, Any]:
+    """What is at `path` in plain data; nothing: an empty map."""
+    for step in path:
+        if step not in data:
+            return {}
+        data = data[step]
+    found: Mapping[str, Any] = data
+    return found
 
 
 def schema_json() -> dict[str, Any]:

@@ -23,7 +23,6 @@ from pilotage.configuration.toolboxes import core
 from pilotage_node.compose import composer, script
 
 FORMAT = 1
-COMPOSE = "pilotage_node.compose."
 ROOT = "pilotage_node.compose.seed"
 RUNNER = "pilotage_node/runner/__init__.py"
 STARTS = f"from {ROOT} import main\n"
@@ -38,7 +37,7 @@ class SeedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """Where a seed fetches from, in this order.
+    """Where a seed fetches from: manifests from the service, then from trusted places; files from mirrors first.
 
     :ivar service: addresses of the service; over https its manifest is trusted, over http it only gives blobs
     :ivar trust: PEM texts of the anchors that the service is verified by; none: the node's own store
@@ -85,18 +84,18 @@ def make(published: Published, places: Places, *, pin: bool = False, cache_direc
 
 
 def _sources(target: Target, places: Places) -> Iterator[dict[str, Any]]:
-    """The places as the seed reads them, those first whose manifest counts."""
+    """The places as the seed reads them: those first that deliver alone, so that they spare the others."""
     place = {name: getattr(target, name) for name in ("site", "resource", "queue")}
     query = "&".join(f"{name}={value}" for name, value in place.items() if value)
     path = f"/{target.vo}/{target.flavour}/manifest" + (f"?{query}" if query else "")
+    for mirror in places.mirrors:
+        yield {"place": _place(mirror), "manifest": None, "service": False}
     for url in places.service:
         yield {"place": _place(url) + SERVICE, "manifest": path if url.startswith("https:") else None, "service": True}
     for trusted in places.trusted:
         if trusted.startswith("http:"):
             raise SeedError(f"{trusted} cannot be trusted: anybody on the way may change it; use https, or a directory")
         yield {"place": _place(trusted), "manifest": "/" + static_path(target), "service": False}
-    for mirror in places.mirrors:
-        yield {"place": _place(mirror), "manifest": None, "service": False}
 
 
 def _place(text: str) -> str:

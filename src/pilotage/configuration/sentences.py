@@ -58,6 +58,10 @@ def _sentence(item: ErrorDetails, path: PathInData, bad_key: bool) -> str:
         return f"{dotted(path[:-1])} lacks '{path[-1]}'"
     if bad_key and kind == "literal_error":
         return f"{dotted(path[:-1])}: '{path[-1]}' is none of {item['ctx']['expected']}"
+    if bad_key and item.get("ctx", {}).get("pattern") == parts.IDENTIFIER:
+        command, dot, option = str(path[-1]).partition(".")
+        hint = f"; write {command}: {{{option}: ...}}" if dot else ""
+        return f"{dotted(path[:-1])}: '{path[-1]}' is not a Python name, as commands and options have{hint}"
     if bad_key:
         return f"{dotted(path[:-1])}: '{path[-1]}' cannot be a name; a name has {_NAMES}"
     if kind == "string_pattern_mismatch":

@@ -82,6 +82,7 @@ def read_path(path: Path, sha256: str | None = None, *, checked: bool = False) -
         return _tree(_contents(found), str(path), lambda name: str(found[name]), of_directory=True)
     if not str(path).endswith(ARCHIVES):
         what = f"is not an archive ({', '.join(ARCHIVES)})" if path.exists() else "there is no such directory or file"
+        what = "is a module: name the directory that it is in" if path.is_file() and path.suffix == ".py" else what
         raise ToolboxError(str(path), 0, what)
     content = _archive(path)
     digest = hashlib.sha256(content).hexdigest()
@@ -159,12 +160,14 @@ def _walk(root: Path, times: int = 1) -> Iterator[tuple[str, Path, os.stat_resul
     inside = root.resolve()
     for directory, folders, names in os.walk(root):
         folders[:] = sorted(name for name in folders if not name.startswith(".") and name != "__pycache__")
-        for name in sorted(names):
+        for name in [*folders, *sorted(names)]:
             if name.startswith(".") or name.endswith(_COMPILED):
                 continue
             file = Path(directory, name)
             if file.is_symlink() and not file.resolve().is_relative_to(inside):
                 raise ToolboxError(str(file), 0, "a link that leads out of the toolbox")
+            if name in folders:
+                continue
             try:
                 found = file.stat()
             except OSError as error:

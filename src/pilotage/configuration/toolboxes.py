@@ -42,6 +42,7 @@ __all__ = [
     "core",
     "dirac",
     "known",
+    "library",
     "plain_text",
     "problems",
     "sealed",
@@ -92,22 +93,30 @@ def build(
 def problems(
     tree: Tree, name: str, *, others: Sequence[Built], extension: str | None = None, minimum: str = MINIMUM
 ) -> list[ToolboxError]:
-    """Why a toolbox cannot be built, each command for itself, so that all is told at once."""
+    """Why a toolbox cannot be built, each command (or module of a library) for itself, so that all is told at once."""
     try:
         _check_names(tree, name)
         commands = commands_in(tree, extension)
     except ToolboxError as error:
         return [error]
-    if not commands:
+    modules = library(tree, commands)
+    if not commands and not modules:
         text = "there are no commands in it: a command RunX is a class RunX with do() in a module RunX.py"
         return [ToolboxError(tree.shown, 0, text)]
     found: dict[str, ToolboxError] = {}
-    for command, path in commands.items():
+    parts: list[tuple[dict[str, str], list[str]]] = [({command: path}, []) for command, path in commands.items()]
+    for part in parts + [({}, [path]) for path in modules]:
         try:
-            _Builder(tree, name, others, {}, minimum, False).built({command: path})
+            _Builder(tree, name, others, {}, minimum, False).built(*part)
         except ToolboxError as error:
             found.setdefault(str(error), error)
     return list(found.values())
+
+
+def library(tree: Tree, commands: Collection[str]) -> list[str]:
+    """The modules of a toolbox without commands, which toolboxes before it may import; none of one that has some."""
+    modules = [path for path in sorted(tree.files) if path.endswith(".py")]
+    return modules if not commands and any(tree.files[path].strip() for path in modules) else []
 
 
 def known(tree: Tree, others: Sequence[Built], minimum: str = MINIMUM) -> Mapping[str, Module]:
@@ -204,8 +213,10 @@ def commands_in(tree: Tree, extension: str | None) -> dict[str, str]:
             continue
         other = found.get(name, "").partition("/")[0]
         if other and not (other in order and package in order and other != package):
-            place = tree.places[found[name]]
-            raise ToolboxError(tree.places[path], 1, f"command {name} is also in {place}; a toolbox has one of a name")
+            text = f"command {name} is also in {tree.places[found[name]]}; a toolbox has one of a name"
+            if other in followed and package in followed:
+                text += "; the VO's `extension` (of the check: --extension) says which one it means"
+            raise ToolboxError(tree.places[path], 1, text)
         if not other or order.index(package) < order.index(other):
             found[name] = path
     return found

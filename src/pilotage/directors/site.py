@@ -290,11 +290,12 @@ class SiteDirector:
             log.error("Resource %s refused pilots: %s", self.name, text)
 
     async def _plan(self, free: int | None) -> list[Bundle]:
-        """Decides, and records what was decided, all under the fence."""
+        """Decides, and records what was decided, all under the fence. A pilot that somebody is to start by hand counts
+        once it is there: it may never be."""
         shared, storage = self.shared, self.shared.storage
         scene, now = shared.scene, storage.now()
         demand = shared.waiting.update(await shared.engine.demand(), now)
-        alive = await storage.read(pilots.active)
+        alive = [row for row in await storage.read(pilots.active) if row["registered"] is not None or not by_hand(row)]
         ended = await storage.read(pilots.search, resource=self.name, states=life.ENDED, limit=RECENT)
         mine = [entrance for entrance in scene.supply if entrance.resource == self.name]
         rests = rests_of(mine, alive, ended, scene.state.current, now)

@@ -70,6 +70,8 @@ class Revisions:
 
     async def load(self, number: int) -> Configuration:
         """The configuration of a revision, under what was told at the start. Raises ApiError."""
+        if number == self._live.number and not self._live.source:
+            return self._live.current
         files = await self.files(number)
         try:
             return await self.look(lambda: loaded(files, self._below))
@@ -128,33 +130,23 @@ class Revisions:
             else:
                 files = await self.files(number)
                 configuration = await _aside(lambda: loaded(files, self._below))
-            row = await self._storage.write(
-                configurations.promote,
-                number,
-                self._storage.now(),
-                who=caller.who,
-                why=wanted.reason,
-                request_id=request_id,
-            )
+            row = await self._end(configurations.promote, number, caller, wanted.reason, request_id)
             self._live.replace(configuration, number)
             self._live.clear_canary()
-            return _brief(row)
+            return brief(row)
 
     async def withdraw(self, caller: Caller, wanted: TrialEnd, request_id: str) -> Row:
         """The canary gets no more pilots."""
         self._from_database()
         async with self._changing:
             number = await self._own_canary(caller, wanted.number)
-            row = await self._storage.write(
-                configurations.retire,
-                number,
-                self._storage.now(),
-                who=caller.who,
-                why=wanted.reason,
-                request_id=request_id,
-            )
+            row = await self._end(configurations.retire, number, caller, wanted.reason, request_id)
             self._live.clear_canary()
-            return _brief(row)
+            return brief(row)
+
+    async def _end(self, how: Callable[..., Row], number: int, caller: Caller, why: str, request_id: str) -> Row:
+        now = self._storage.now()
+        return await self._storage.write(how, number, now, who=caller.who, why=why, request_id=request_id)
 
     def _from_database(self) -> None:
         if self._live.source:
@@ -203,7 +195,7 @@ class Revisions:
             self._live.replace(configuration, number)
         else:
             self._live.set_canary(configuration, trial["share"], trial["resource"], trial["vo"], number)
-        return _brief(await self.get(number))
+        return brief(await self.get(number))
 
     async def _own_canary(self, caller: Caller, number: int | None) -> int:
         """The number of the canary, which the caller may end. Raises ApiError 403, 404, 409."""
@@ -242,7 +234,8 @@ def _unchanged(number: int) -> ApiError:
     return ApiError(409, "unchanged", f"These files are those of {what}: there is nothing to change.")
 
 
-def _brief(row: Mapping[str, Any]) -> Row:
+def brief(row: Mapping[str, Any]) -> Row:
+    """A revision without its files."""
     return {key: value for key, value in row.items() if key != "files"}
 
 

@@ -45,6 +45,7 @@ class Seeds:
         self._manifests: OrderedDict[Any, Published] = OrderedDict()
         self._blobs: OrderedDict[str, bytes] = OrderedDict()
         self._lock = Lock()
+        self._priming = Lock()
         self._budget = Budget(PER_MINUTE)
         self._primed = ""
 
@@ -72,13 +73,22 @@ class Seeds:
         Seeds that hold their manifest never ask for it: a service that has just started finds out by itself what the
         manifests name that are for no particular place, once for each revision.
         """
+        found = self._known(name)
+        if found is None:
+            with self._priming:  # who comes meanwhile waits for what is being found
+                if self._primed != configuration.revision and self._prime(configuration, urls, trust):
+                    self._primed = configuration.revision
+            found = self._known(name)
+        return found
+
+    def _known(self, name: str) -> bytes | None:
         with self._lock:
             if name in self._blobs:
                 self._blobs.move_to_end(name)
-                return self._blobs[name]
-            if self._primed == configuration.revision:
-                return None
-            self._primed = configuration.revision
+            return self._blobs.get(name)
+
+    def _prime(self, configuration: Configuration, urls: Sequence[str], trust: Sequence[str]) -> bool:
+        """Finds out what the manifests name that are for no particular place; whether that was done to the end."""
         for vo in configuration.vos:
             for flavour in configuration.service.published:
                 try:
@@ -86,8 +96,8 @@ class Seeds:
                 except ConfigurationError:
                     continue  # who asks for that one is told
                 except Busy:
-                    break
-        return self._blobs.get(name)
+                    return False
+        return True
 
     def _keep(self, key: Any, made: Published) -> None:
         """Put a manifest and its blobs last, and drop what was not asked for in the longest time."""

@@ -14,6 +14,7 @@ from pilotage.service.context import request_id_of, service_of
 from pilotage.service.errors import ApiError, not_found
 from pilotage.service.models import ApplyRequest, ConfigurationFiles, RollbackRequest, TrialEnd
 from pilotage.service.openapi import body, example
+from pilotage.service.revisions import brief
 from pilotage.service.settings import MIB
 from pilotage.storage import configurations, events
 
@@ -51,7 +52,7 @@ async def running_configuration(request: Request) -> Response:
         "number": number,
         "digest": service.live.current.revision,
         "source": service.live.source or None,
-        "canary": _brief(canary),
+        "canary": None if canary is None else brief(canary),
         "files": files,
     }
     return json_answer(found)
@@ -190,7 +191,9 @@ async def show_canary(
     else:
         row = await service.revisions.get(number)
     if row is None or row["canary"] is None:
-        raise not_found("No revision is tried as a canary now." if number is None else f"{number} is no canary.")
+        raise not_found(
+            "No revision is tried as a canary now." if number is None else f"Revision {number} was never a canary."
+        )
     found = await service.storage.read(configurations.outcomes, row)
     tallies = {side: configurations.tallied(states) for side, states in found.items()}
     sides = {
@@ -204,7 +207,7 @@ async def show_canary(
         for side, states in found.items()
     }
     chance = likelihood(tallies["canary"], tallies["current"])
-    return json_answer({"revision": _brief(row), "base": row["parent"], **sides, "likelihood": chance})
+    return json_answer({"revision": brief(row), "base": row["parent"], **sides, "likelihood": chance})
 
 
 @router.post("/configuration/canary/promote", summary="Promote the canary", openapi_extra=body("TrialEnd"))
@@ -227,7 +230,3 @@ async def _body(request: Request, model: Any) -> Any:
     return await bodies.checked(
         lambda data: bodies.parse(model, data), await bodies.read(request, MAX_BODY, "The configuration")
     )
-
-
-def _brief(row: dict[str, Any] | None) -> dict[str, Any] | None:
-    return None if row is None else {key: value for key, value in row.items() if key != "files"}
