@@ -1,17 +1,19 @@
-# Everything a person or CI does with this repository. Variables: PYTHON (3.11 or newer), VENV, PYTEST_ARGS.
+# Everything a person or CI does with this repository. Variables: PYTHON (3.11 or newer), VENV, PYTEST_ARGS, DV.
 PYTHON ?= python3
 VENV ?= .venv
 PYTEST_ARGS ?=
+DV ?= 8 9
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help environment demo test check unit bench bench-peers provision docs clean
+.PHONY: help environment demo test test-dirac check unit bench bench-peers provision docs clean
 
 help:
 	@echo "make demo         set up, then render a picture in 64 jobs through real pilots"
 	@echo "make test         set up, then every check and every test"
+	@echo "make test-dirac   pilots and jobs of a real DIRAC, 8 and 9 (DV=8 or DV=9: one of them); builds it once"
 	@echo "make check        the static checks only: ruff, mypy, import contracts, vermin"
 	@echo "make unit         the quick tests only"
 	@echo "make bench        what a job and a pilot cost on this machine"
@@ -44,6 +46,10 @@ check: $(READY)
 # Tests mostly wait for processes, so several run at a time. pytest's closing line is the last thing printed.
 test: check unit
 	@"$(BIN)/python" -m pytest tests/integration tests/real tests/faults -n 3 --dist loadfile $(PYTEST_ARGS)
+
+# Environments (minutes) are built below build/dirac where they are not; servers are made from nothing each time.
+test-dirac: $(READY)
+	@PILOTAGE_DIRAC="$(DV)" "$(BIN)/python" -m pytest tests/dirac --timeout 3600 $(PYTEST_ARGS)
 
 unit: $(READY)
 	@"$(BIN)/python" -m pytest tests/unit -n 4 $(PYTEST_ARGS)

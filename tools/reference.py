@@ -78,6 +78,18 @@ def _table(command: Any) -> str:
     return "| option | what it does |\n|---|---|\n" + "".join(f"| {line} |\n" for line in lines)
 
 
+DIRAC = """\
+Pilots of a VO with `engine: dirac` find these commands before those of the base toolbox, which work around them as they
+are: monitoring, the usage report (DIRAC's jobs are counted in it) and the upload of the pilot's output.
+
+What is tested against a real DIRAC server (8.0.86 and 9.1.22; `make test-dirac`): installations that are there already,
+found by a script, and those made by pip; the configuration, asked for and answered over DISET (dips) with a proxy; jobs
+with sandboxes in the inner CE InProcess; drain orders, signals, the end of the queue's time, and failures of each kind.
+What is tested on stand-ins of the same interface only, as it cannot be had where the tests run: CVMFS, the DIRACOS2
+installer. What has not been tried: host certificates, tokens, VOMS, the inner CEs Pool and Singularity.
+"""
+
+
 def toolbox_page() -> str:
     """The page of the commands that run inside a pilot."""
     lines = [NOTE, "# The base toolbox: what a pilot can be composed of\n"]
@@ -87,6 +99,14 @@ def toolbox_page() -> str:
     )
     for file in sorted((ROOT / "node/src/pilotage_node/toolbox").glob("[A-Z]*.py")):
         lines += _toolbox_command(file)
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def dirac_page() -> str:
+    """The page of the commands for DIRAC."""
+    lines = [NOTE, "# The toolbox `dirac`: pilots whose jobs are in a DIRAC\n", DIRAC]
+    for name in ("InstallDIRAC", "ConfigureDIRAC", "RunJobAgent"):
+        lines += _toolbox_command(ROOT / f"node/src/pilotage_node/toolboxes/dirac/{name}.py")
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -128,7 +148,12 @@ def configuration_page() -> str:
     return str(made.page(NOTE))
 
 
-PAGES = {"commands.md": commands_page, "configuration.md": configuration_page, "toolbox.md": toolbox_page}
+PAGES = {
+    "commands.md": commands_page,
+    "configuration.md": configuration_page,
+    "dirac.md": dirac_page,
+    "toolbox.md": toolbox_page,
+}
 
 
 def main() -> int:

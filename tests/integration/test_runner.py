@@ -108,7 +108,7 @@ def test_credentials_are_gone_and_never_in_the_log(pilot: Pilot) -> None:
             def do(self):
                 print("credentials there:", os.path.exists("../credentials.json"))
                 print("the secret is sesame-open")
-                print('{"token": "abc123def", "Authorization": "Bearer xyz987"}')
+                print('{"token": "abc123def", "Authorization": "Bearer xyz987"} curl -H "X: Bearer lone654"')
                 print("open", sorted(os.listdir("/proc/self/fd"), key=int))
                 raise CommandFailed(20, "it was sesame-open")
         """,
@@ -116,7 +116,7 @@ def test_credentials_are_gone_and_never_in_the_log(pilot: Pilot) -> None:
     )
     everything = pilot.log + pilot.output + json.dumps(pilot.syncs) + json.dumps(pilot.record)
     assert "credentials there: False" in pilot.log
-    for secret in ("sesame-open", "abc123def", "xyz987"):
+    for secret in ("sesame-open", "abc123def", "xyz987", "lone654"):
         assert secret not in everything
     line = next(line for line in pilot.log.splitlines() if "Leak: open" in line)
     assert len(line.split("open ")[1].split(",")) == 5, line  # 0, 1, 2, the channel, and the look itself

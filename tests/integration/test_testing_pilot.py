@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import textwrap
 import time
 import zipfile
 from collections.abc import Callable
@@ -57,6 +58,14 @@ HAND_RUN: dict[str, Any] = {
 # -- one command
 
 
+def test_the_background_command_of_the_page_ends_when_it_is_told_to(run_command: Run) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "toolboxes.md").read_text()
+    [text] = [block for block in page.split("```python\n") if "class WatchLoad" in block]
+    result = run_command(textwrap.dedent(text.partition("```")[0].rstrip(" ")))
+    assert (result.outcome, result.log.split()[0]) == ("done", "load"), result.pilot.log
+    assert result.seconds < 5
+
+
 def test_a_command_that_removes_its_directory_is_judged_by_itself(run_command: Run) -> None:
     result = run_command("import shutil\nclass RunX:\n    def do(self):\n        shutil.rmtree(self.pilot.workdir)\n")
     assert (result.outcome, result.pilot.code, result.files) == ("done", 0, {}), result.pilot.output
@@ -96,10 +105,16 @@ def test_a_fact_that_is_not_given_is_missing_as_in_a_pilot(run_command: Run) -> 
         ("1 / 0", "failed", exitcodes.FAILED, "ZeroDivisionError"),
         ("import sys\n        sys.exit(3)", "failed", exitcodes.FAILED, "sys.exit(3)"),
         ("self.facts.software = 1", "failed", exitcodes.FAILED, "not in this command's provides"),
+        ("self.facts.mine = {1, 2}", "failed", exitcodes.FAILED, "the fact mine cannot be written as JSON"),
+        ("self.facts.mine = 'x' * 2**21", "failed", exitcodes.FAILED, "the fact mine has more than 1048576 bytes"),
+        ("raise CommandFailed('oops', 'it is so')", "failed", exitcodes.FAILED, "it is so (its code 'oops' is no exit"),
+        ("raise CommandFailed(0, 'it is so')", "failed", exitcodes.FAILED, "it is so (its code 0 is no exit code)"),
+        ("raise CommandFailed(300, 'it is so')", "failed", exitcodes.FAILED, "it is so (its code 300 is no exit code)"),
     ],
 )
 def test_what_can_go_wrong_with_a_command(run_command: Run, body: str, outcome: str, code: int, text: str) -> None:
-    result = run_command(f"class RunX:\n    timeout = 1\n    def do(self):\n        {body}\n")
+    head = "from pilotage_node.command import CommandFailed\nclass RunX:\n    timeout = 1\n    provides = ('mine',)\n"
+    result = run_command(f"{head}    def do(self):\n        {body}\n")
     assert (result.outcome, result.code) == (outcome, code)
     assert text in result.text
 

@@ -7,7 +7,7 @@ Each test asserts what a user would notice. Where another test asserts the point
     two pilots of one submission run different code    unit/test_compose: test_the_same_bytes_..., test_an_altered_...
     TLS verification is switched off                   test_testing_pilot: test_tls_is_verified
     the agent uploads a file's name, not the file      test_testing_pilot: test_a_pilot_runs_its_jobs
-    making a pilot needs a server, or hand-written sh  unit/test_generate, unit/test_renderings
+    making a pilot needs a server, or hand-written sh  integration/test_generate, unit/test_renderings
     logs only for stamps of one form                   test_allinone: test_pilots_and_their_logs
     files of VO and base flattened into one directory  unit/test_shelf
     names of modules must follow the extension         unit/test_toolboxes_vo
@@ -19,7 +19,7 @@ Each test asserts what a user would notice. Where another test asserts the point
     a queue gets pilots although nothing waits for it  test_director: test_pilots_go_where_jobs_wait_and_no_more
     a resource whose pilots find no work is fed on     unit/test_plan
     why is this step here?                             unit/test_explain
-    no dry run                                         unit/test_generate
+    no dry run                                         integration/test_generate
     nobody knows what a pilot used                     unit/test_commands_usage, test_runner: test_the_record_...
     no way to test without a grid                      test_testing_pilot, unit/test_testing
 """

@@ -171,9 +171,12 @@ def test_an_option_that_only_another_command_has(tmp_path: Path) -> None:
     assert text.startswith("mine.yaml:")
 
 
-def test_commands_for_dirac_say_that_their_toolbox_is_not_there(tmp_path: Path) -> None:
+def test_commands_for_dirac_are_for_vos_whose_jobs_are_in_one(tmp_path: Path) -> None:
     text = refused(configured({}, None, ["InstallDIRAC", "RunJobAgent"]), tmp_path)
-    assert "the command 'InstallDIRAC' is of the toolbox 'dirac', which is not there" in text
+    assert "the command 'InstallDIRAC' is of the toolbox 'dirac', which only VOs with engine: dirac have" in text
+    found = loads("vos: {mine: {engine: dirac}, other: {}}", "mine.yaml")
+    assert [box["name"] for box in shelf.toolboxes_of(found, "mine")] == ["dirac", "base", "core"]
+    assert [box["name"] for box in shelf.toolboxes_of(found, "other")] == ["base", "core"]
 
 
 def test_a_wrong_digest_of_an_archive_is_told_with_its_place(tmp_path: Path) -> None:

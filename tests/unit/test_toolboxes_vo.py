@@ -201,16 +201,17 @@ def test_the_example_of_the_page_is_a_toolbox(tmp_path: Path) -> None:
     for block in re.findall(r"```yaml\n(.*?)```", page, re.S):
         assert loads(block).vos["myvo"].toolboxes
     blocks = [textwrap.dedent(block) for block in re.findall(r"^ *```python\n(.*?)```", page, re.S | re.M)]
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     root = write(
         tmp_path,
         CheckSoftware=blocks[0],
         RunEnvironmentTest="from pilotage_node.command import Option\n" + blocks[1],
+        WatchLoad=blocks[2],
         helper="def version_of(path): pass\n",
         plugins__el9="",
     )
     (root / "releases.json").write_text("[]")
     found = build(root, "mine", others=others())
-    assert sorted(found["commands"]) == ["CheckSoftware", "RunEnvironmentTest"]
+    assert sorted(found["commands"]) == ["CheckSoftware", "RunEnvironmentTest", "WatchLoad"]
     assert {"mytools/releases.json", "mytools/plugins/el9.py"} <= set(found["modules"])
     assert "more" in found["commands"]["RunEnvironmentTest"]["options"]

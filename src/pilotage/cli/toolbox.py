@@ -177,7 +177,8 @@ def _without_package(configuration: Configuration, vo: str, built: list[dict[str
     modules = (entry["module"] for toolbox in built for entry in toolbox["commands"].values())
     if not extension or any(module.startswith(f"{extension}DIRAC.") for module in modules):
         return ""
-    return f"VO {vo}: the extension is {extension}, but neither a toolbox nor this machine has commands in {extension}DIRAC"
+    text = f"neither a toolbox nor this machine has commands in {extension}DIRAC"
+    return f"VO {vo}: the extension is {extension}, but {text}"
 
 
 def _listed(configuration: Configuration, vo: str) -> list[dict[str, Any]]:

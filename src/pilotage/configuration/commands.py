@@ -210,7 +210,7 @@ def bound(tree: ast.Module) -> set[str] | None:
     for node in ast.walk(tree):
         if isinstance(node, ast.Name):
             names |= {node.id} if isinstance(node.ctx, ast.Store) else set()
-            if node.id in ("globals", "exec", "setattr"):
+            if node.id in ("globals", "locals", "vars", "exec", "setattr"):
                 return None
         elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.ExceptHandler):
             names.add(node.name or "")

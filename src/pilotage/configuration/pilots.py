@@ -15,11 +15,9 @@ from pilotage.configuration.document import ConfigurationError, Location, PathIn
 from pilotage.configuration.resolve import Layer, Merged, Target, resolve_target, target, targets
 from pilotage.configuration.schema import Configuration, unknown
 from pilotage.configuration.shelf import toolboxes_of
-from pilotage.configuration.toolboxes import Built, ToolboxError
+from pilotage.configuration.toolboxes import Built, ToolboxError, dirac
 from pilotage_node.compose import ComposeError, compose
 
-OF_DIRAC = "DIRAC"
-"""How the names of commands end that come with the toolbox ``dirac``: InstallDIRAC, ConfigureDIRAC, ..."""
 CACHED = 256
 """Scripts kept in memory (some 60 KB each)."""
 
@@ -116,7 +114,7 @@ def _finals_in_vain(configuration: Configuration) -> Iterator[ConfigurationError
     vos = {target.vo for target in targets(configuration)} if named else ()
     manifest = ChainMap(*(box["commands"] for vo in vos for box in _toolboxes(configuration, vo)))
     for path, command, option in named if manifest else ():
-        if command not in manifest and not command.endswith(OF_DIRAC):
+        if command not in manifest and command not in dirac()["commands"]:
             yield ConfigurationError(_unknown_command(command, manifest), configuration.where(path))
         elif command in manifest and option is not None and option not in manifest[command]["options"]:
             yield ConfigurationError(_unknown_option(command, option, manifest), configuration.where(path))
@@ -173,8 +171,8 @@ def complete(
 
 
 def _unknown_command(name: str, manifest: Mapping[str, Any]) -> str:
-    if name.endswith(OF_DIRAC):
-        return f"the command '{name}' is of the toolbox 'dirac', which is not there (it is for VOs with engine: dirac)"
+    if name in dirac()["commands"]:
+        return f"the command '{name}' is of the toolbox 'dirac', which only VOs with engine: dirac have"
     return unknown("command", name, manifest)
 
 

@@ -94,8 +94,8 @@ def sources_of(configuration: Configuration, vo: str) -> list[Source]:
 
 
 def _own(community: VO, plans: bool) -> list[Built]:
-    dirac = toolboxes.dirac(plans) if community.engine == "dirac" else None
-    return [*([dirac] if dirac else []), toolboxes.base(plans), toolboxes.core()]
+    own = [toolboxes.dirac(plans)] if community.engine == "dirac" else []
+    return [*own, toolboxes.base(plans), toolboxes.core()]
 
 
 def _settings(community: VO) -> tuple[str, str | None, str]:

@@ -141,9 +141,9 @@ def core() -> Built:
     return _own(False)["core"]
 
 
-def dirac(plans: bool = False) -> Built | None:
-    """The commands for DIRAC; None where this Pilotage has none."""
-    return _own(plans).get("dirac")
+def dirac(plans: bool = False) -> Built:
+    """The commands for DIRAC."""
+    return _own(plans)["dirac"]
 
 
 @cache
@@ -157,13 +157,12 @@ def _own(plans: bool) -> dict[str, Built]:
     def make() -> dict[str, Built]:
         made_core = _core(root)
         made = {"core": made_core, "base": build(f"{NODE}.toolbox", "base", others=(made_core,), plans=plans)}
-        if any((root / "toolboxes" / "dirac").glob("[A-Z]*.py")):
-            others = (made["base"], made_core)
-            made["dirac"] = build(f"{NODE}.toolboxes.dirac", "dirac", others=others, plans=plans)
+        others = (made["base"], made_core)
+        made["dirac"] = build(f"{NODE}.toolboxes.dirac", "dirac", others=others, plans=plans)
         return made
 
     def good(found: Any) -> bool:
-        return {"core", "base"} <= set(found) and all(sealed(toolbox) == toolbox for toolbox in found.values())
+        return {"core", "base", "dirac"} <= set(found) and all(sealed(toolbox) == toolbox for toolbox in found.values())
 
     return dict(kept.keep(key, good, make))
 

@@ -45,6 +45,7 @@ unpack() {
   [ "${sum%% *}" = "$2" ] || { say "refused $1: it is sha256:${sum%% *}, and not $2"; return; }
   rm -rf "$directory/python"
   mkdir "$directory/python" && tar -xzf "$archive" -C "$directory/python" || { say "cannot unpack $1"; return; }
+  if [ "$archive" != "$1" ]; then rm -f "$archive"; fi
   for found in "$directory/python/bin/python3" "$directory"/python/*/bin/python3; do
     if [ -x "$found" ] && fit "$found"; then
       python=$found

@@ -9,6 +9,7 @@ from pilotage.renderings.form import Material, Rendering, RenderingError
 from pilotage_node.compose import digest_of
 
 _WORDS = re.compile(r"^for py in (.*)$", re.MULTILINE)
+_HELD = re.compile(r"<<'(END_OF_PILOT_[0-9a-f]{16})'[^\n]*\n(.*?\n)\1\n", re.DOTALL)
 
 
 def render(material: Material) -> Rendering:
@@ -26,3 +27,9 @@ def render(material: Material) -> Rendering:
     for mark, part in parts.items():
         text = text.replace(mark, part)
     return Rendering(text.encode(), "pilot.sh", "text/x-shellscript; charset=utf-8")
+
+
+def held(text: str) -> str:
+    """The pilot script in such an sh script; any other text as it is."""
+    found = _HELD.search(text)
+    return found.group(2) if found else text

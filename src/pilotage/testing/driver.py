@@ -64,6 +64,8 @@ def main(path: str) -> None:
     def keep(directory: str) -> None:
         """The working directory is kept (but for what is no file) before it is removed."""
         start.remove_tree = remove  # which calls itself
+        if not os.path.isdir(directory):  # a command removed it
+            return
         os.chmod(directory, 0o700)
         shutil.copytree(directory, scenario["kept"], symlinks=True, ignore=others, ignore_dangling_symlinks=True)
         remove(directory)

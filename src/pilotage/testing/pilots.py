@@ -137,8 +137,8 @@ class RunningPilot:
             result.facts = json.loads((self.place / "facts.json").read_text())
         with contextlib.suppress(FileNotFoundError):
             result.record = json.loads((self.place / "pilot.json").read_text())
-            result.reason = result.record["reason"] or ""
-            result.commands = {one["name"]: one for one in result.record["commands"]}
+            result.reason = result.record.get("reason") or ""  # there is none where the runner itself failed
+            result.commands = {one["name"]: one for one in result.record.get("commands", ())}
             result.outcomes = {name: one["outcome"] for name, one in result.commands.items()}
         kept = self.place / "kept"
         files = (file for file in sorted(kept.rglob("*")) if file.is_file())

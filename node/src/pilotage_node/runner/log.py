@@ -17,7 +17,7 @@ RESERVE = 64 * 1024
 """Beyond the cap, so that the runner's own last words are not lost to a command that filled the log [bytes]."""
 
 _secret = re.compile(
-    r"(?i)((?:secret|token|password|passwd|authorization)[\"']?\s*[:=]\s*[\"']?(?:bearer )?|eyJ)[^\s\"',;&]+"
+    r"(?i)((?:secret|token|password|passwd|authorization)[\"']?\s*[:=]\s*[\"']?(?:bearer )?|eyJ|bearer )[^\s\"',;&]+"
 )
 """What is named like a secret, or looks like a token (a JWT begins so)."""
 

@@ -5,10 +5,12 @@ import sys
 from types import SimpleNamespace
 
 from pilotage_node import command, exitcodes
-from pilotage_node.runner.channel import Channel
+from pilotage_node.runner.channel import Channel, encode
 
 TERMINATED = 128 + signal.SIGTERM
 """Exit status of a command that SIGTERM ended in an orderly way."""
+FACT = 1 << 20
+"""Most bytes of one fact."""
 
 
 class Facts:
@@ -57,10 +59,13 @@ def work(sock, entry, facts, known):
             text_of = sys.modules[entry["module"]].__loader__.text_of
             attributes["read"] = lambda name: text_of(entry["files"][name])
         do(kind, attributes)
+        check(given)
         channel.send({"op": "result", "outcome": "done", "code": exitcodes.OK, "message": "", "facts": given})
         return 0
     except command.CommandFailed as failure:
         code, text = failure.code, str(failure.text)
+        if code not in range(1, 256):
+            code, text = exitcodes.FAILED, "%s (its code %r is no exit code)" % (text, code)
     except SystemExit as leaving:
         if leaving.code == TERMINATED:
             return TERMINATED
@@ -72,6 +77,17 @@ def work(sock, entry, facts, known):
         text = "%s: %s" % (type(error).__name__, error)
     channel.send({"op": "result", "outcome": "failed", "code": code, "message": text})
     return 0
+
+
+def check(given):
+    """CommandFailed names the fact that cannot be given on."""
+    for name in given:
+        try:
+            wrong = len(encode(given[name])) > FACT and "has more than %d bytes" % FACT
+        except (TypeError, ValueError) as error:
+            wrong = "cannot be written as JSON: %s" % error
+        if wrong:
+            raise command.CommandFailed(exitcodes.FAILED, "the fact %s %s" % (name, wrong))
 
 
 def do(kind, attributes):

@@ -202,7 +202,9 @@ class InstallDIRAC(Command):
         """What pip installs."""
         options, version = self.options, self.options.version.lstrip("v")
         wanted = [(self.project() or "DIRAC") + ("==" + version if version else "")]
-        wanted += [name if name.partition("==")[0].endswith("DIRAC") else name + "DIRAC" for name in options.extensions]
+        for extension in options.extensions:
+            name, equals, pinned = extension.partition("==")
+            wanted.append((name if name.endswith("DIRAC") else name + "DIRAC") + equals + pinned)
         for package in options.packages:
             prefix, colon, name = package.partition(":")
             if not colon or not prefix[:1].isdigit():
@@ -212,6 +214,7 @@ class InstallDIRAC(Command):
         for module in options.modules:
             parts = (module.split(":::") + ["", ""])[:3]
             source, name = sorted(parts[:2], key=lambda part: "/" not in part)
+            wanted = [other for other in wanted if other.partition("==")[0] != name]
             wanted.append("%s @ git+%s%s" % (name, source, parts[2] and "@" + parts[2]))
         return wanted
 

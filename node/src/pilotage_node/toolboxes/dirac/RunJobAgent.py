@@ -16,9 +16,8 @@ NEVER = float("inf")
 MANY = 1000000
 """Questions: DIRAC takes 0 for its default."""
 TICK = 1
-REPORTING = 12
-"""Of the grace, what DIRAC's job wrapper needs to upload its output and report, once its payload was told to
-end [s]."""
+REPORTING = 8
+"""Of the grace, what DIRAC's job agent needs to give its jobs back once they were ended [s]; a quiet node needs one."""
 
 
 class RunJobAgent(Command):
@@ -29,8 +28,8 @@ class RunJobAgent(Command):
 
     It leaves when there is no work (idle_seconds after the first empty answer, or failed_matches of them), when the
     time left is down to reserve_seconds, or when it is told to. Told by an order, the agent is asked to stop after its
-    running jobs. On a signal, or when the time is up, running payloads get SIGTERM within grace_seconds, early enough
-    for DIRAC's wrapper to report and upload; then what is left is killed.
+    running jobs. On a signal, or when the time is up, running jobs have grace_seconds, of which SIGTERM comes 8 s
+    before the end: then the agent gives them back to DIRAC, which reschedules them. What is left after that is killed.
 
     Options:
         local_ce_type: how jobs run on the node: InProcess, Singularity, Pool, Pool/Singularity
@@ -117,6 +116,7 @@ class RunJobAgent(Command):
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
+                start_new_session=True,  # a signal for this command is not for the agent: how that ends is our matter
             )
         except OSError as error:
             raise CommandFailed(exitcodes.ENVIRONMENT, "%s cannot be started: %s" % (words[0], error))
@@ -251,9 +251,9 @@ class RunJobAgent(Command):
         if not seen.running() and not seen.asking and seen.empty:
             # it sleeps until it would ask again, or see the file: there is nothing that it could lose
             quietly(self.agent.send_signal, signal.SIGTERM)
-        if now >= self.kill_at - min(REPORTING, 0.6 * self.options.grace_seconds) and not self.warned:
+        if now >= self.kill_at - min(REPORTING, 0.5 * self.options.grace_seconds) and not self.warned:
             self.warned = True
-            self.end_payloads()
+            self.end_jobs()
         if now >= self.kill_at:
             processes.kill_tree(self.agent.pid)
 
@@ -271,14 +271,14 @@ class RunJobAgent(Command):
                 grace = min(grace, self.options.grace_seconds)
         self.kill_at = min(self.kill_at, time.monotonic() + grace)
 
-    def end_payloads(self):
-        """SIGTERM to what runs below the job wrappers; these live on, to report it and to upload what there is."""
+    def end_jobs(self):
+        """SIGTERM to all below the first process of each job: by that one's status the agent sees that the job did not
+        end by itself, and gives it back."""
         everything = processes.snapshot()
         for pid in processes.descendants(everything, self.agent.pid):
             if b"Wrapper" in command_line(pid) and b"Wrapper" not in command_line(everything[pid].ppid):
                 for below in processes.descendants(everything, pid):
-                    if command_line(below) != command_line(pid):
-                        quietly(os.kill, below, signal.SIGTERM)
+                    quietly(os.kill, below, signal.SIGTERM)
 
     def conclude(self):
         """What it came to. :raises CommandFailed: no job came, or the agent failed"""

@@ -11,7 +11,6 @@ FINAL = re.compile(r"Final job status (\w+) ; (.*)")
 STARTED = re.compile(r"Job Wrapper is starting execution phase for job (\d+)")
 SUBMITTED = re.compile(r"Job being submitted \(DIRAC JobID: (\d+);")
 EXIT = re.compile(r"Exit status: ?(-?\d+)")
-BROKEN = re.compile(r"Job submission failed (\d+)")
 RESCHEDULED = re.compile(r"Job Rescheduled (\d+)")
 EMPTY = re.compile(r"Job request OK, but no match found")
 REFUSED = re.compile(r"(?:Failed to get jobs|Timeout while requesting job|Pilot version mismatch) ?(.*)")
@@ -21,6 +20,8 @@ READY = re.compile(r"Loaded agent module ")
 CYCLE = re.compile(r"(Starting cycle for module|run summary|Stopping agent module)")
 ERROR = re.compile(r" (?:ERROR|FATAL|EXCEPT): (.*)")
 
+SIGNALLED = 128
+"""Exit statuses above it are of wrappers that did not end by themselves."""
 RUNNING, DONE, FAILED, KILLED = "Running", "Done", "Failed", "Killed"
 BACK = "Rescheduled"
 """DIRAC gives the job to another pilot."""
@@ -103,18 +104,16 @@ class Follower:
 
     def of_jobs(self, line, now):
         """What the agent says of a job."""
-        for pattern, state in ((BROKEN, FAILED), (RESCHEDULED, BACK)):
-            found = pattern.search(line)
-            if found and found.group(1) in self.jobs:
-                minor = "given back by the agent" if state == BACK else "the wrapper failed"
-                return self.over(self.jobs[found.group(1)], state, minor, now)
+        found = RESCHEDULED.search(line)
+        if found and found.group(1) in self.jobs:
+            return self.over(self.jobs[found.group(1)], BACK, "given back by the agent", now)
         found = EXIT.search(line)
         if found and self.current and not self.several:
             self.current.exit_code = int(found.group(1))
         found = SUBMITTED.search(line)
         if found and found.group(1) in self.jobs and not self.several:
             job = self.jobs[found.group(1)]
-            if job.exit_code is not None:
+            if job.exit_code is not None and job.exit_code <= SIGNALLED:  # else the agent gives it back
                 return self.over(job, FAILED if job.exit_code else DONE, "", now)
         return []
 
@@ -125,8 +124,8 @@ class Follower:
             self.empty_since = now
 
     def over(self, job, state, minor, now):
-        """A job has ended; what is known first stays, but that it was given back is the last word."""
-        if job.state != RUNNING and not (state == BACK and job.state == FAILED):
+        """A job has ended; what is known first stays."""
+        if job.state != RUNNING:
             return []
         job.state, job.minor, job.ended = state, minor, now
         return [job]

@@ -237,7 +237,6 @@ def test_bubblewrap_is_the_second_choice(tmp_path: Path, cli: Cli, monkeypatch: 
     root = put(tmp_path, RunA=text + "class RunA:\n" + DO)
     [(_, line, what), *_] = cli.findings(str(root))
     assert (line, "writes the file" in what, proof.exists()) == (2, True, False)
-    assert Path("/run").is_dir() and any(Path("/run").iterdir())
     put(tmp_path, RunA="import os\nif os.listdir('/run'): raise ValueError('sockets')\nclass RunA:\n" + DO)
     cli("check", str(root))
 
