@@ -164,7 +164,7 @@ pilots = st.lists(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     demands,
     supplies,
@@ -198,7 +198,7 @@ def test_never_over_a_cap_and_never_more_than_the_demand(demands, supplies, pilo
     assert plan(*shuffled, policy, NOW) == found
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(demands, supplies, pilots, st.integers(1, 30))
 def test_what_was_planned_is_not_planned_again(demands, supplies, pilots, cycle):
     """Planning again and again while nothing starts comes to rest, with at most one pilot a waiting job."""
@@ -216,7 +216,7 @@ def test_what_was_planned_is_not_planned_again(demands, supplies, pilots, cycle)
     assert total <= sum(d.waiting for d in demands)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.integers(0, 200), cores, st.integers(0, 50))
 def test_one_kind_of_jobs_and_pilots_is_planned_exactly(waiting, size, on_way):
     found = sent([demand(waiting=waiting)], [supply(cores=size)], [pilot(cores=size)] * on_way, max_per_cycle=10**6)

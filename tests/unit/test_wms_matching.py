@@ -88,7 +88,7 @@ def fits_in(jobs: Iterable[dict[str, Any]], room: dict[str, Any]) -> bool:
     return all(sum(job[name] or 0 for job in jobs) <= (room[name] or 0) for name in MEASURES)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(queue_lists(), wants(), usages)
 def test_a_pilot_gets_only_what_fits(queues: list[dict[str, Any]], want: dict[str, Any], usage: Any) -> None:
     chosen = match(queues, want, HOME, Loads(usage, {}))
@@ -108,7 +108,7 @@ def test_a_pilot_gets_only_what_fits(queues: list[dict[str, Any]], want: dict[st
         assert fits_in([need], want["total"])
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(queue_lists(), wants(), usages)
 def test_the_free_room_is_never_over_filled(queues: list[dict[str, Any]], want: dict[str, Any], usage: Any) -> None:
     by_id = {queue["id"]: queue["requirements"] for queue in queues}
@@ -118,7 +118,7 @@ def test_the_free_room_is_never_over_filled(queues: list[dict[str, Any]], want: 
     assert sum(n for _, n in all_of_it) <= sum(n for _, n in now) + want["ahead"]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(queue_lists(), wants(), usages)
 def test_nothing_that_fits_is_left_over(queues: list[dict[str, Any]], want: dict[str, Any], usage: Any) -> None:
     chosen = dict(match(queues, {**want, "ahead": 0}, HOME, Loads(usage, {})))
@@ -131,7 +131,7 @@ def test_nothing_that_fits_is_left_over(queues: list[dict[str, Any]], want: dict
             assert not fits_in([queue["requirements"]], left)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(queue_lists(), wants(), usages, st.randoms())
 def test_the_same_question_has_the_same_answer(
     queues: list[dict[str, Any]], want: dict[str, Any], usage: Any, rnd: Any
@@ -171,7 +171,7 @@ def test_priority_outranks_nobody_else() -> None:
     assert match(queues, want(1), HOME, NOBODY) == [(1, 1)], "between equals the oldest queue decides"
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(queue_lists(), wants(), usages)
 def test_what_an_owner_gets_does_not_depend_on_priorities(
     queues: list[dict[str, Any]], want: dict[str, Any], usage: Any
