@@ -1,6 +1,7 @@
 """A DIRAC configuration becomes files of ours; what has no counterpart is listed with its path and line."""
 
 import time
+from dataclasses import replace
 
 import pytest
 import yaml
@@ -298,14 +299,12 @@ def test_import_of_export_of_import_is_import(root: Section, as_dirac_does: bool
     assert again(made).files == made.files
 
 
-@settings(QUICK, max_examples=20)  # each makes an import for each of its options
-@given(roots)
-def test_every_option_comes_over_or_is_noted(root: Section) -> None:
-    """An option whose absence changes nothing must be noted (or lie in a section that is).
+def test_every_option_comes_over_or_is_noted() -> None:
+    """An option with another value that makes no difference must be noted (or lie in a section that is).
 
     Those that stand in several places are left out: one may be put over another.
     """
-    text = cfg.write(root)
+    text = OPERATIONS + SITE
     parsed = cfg.parse(text, "x.cfg")
     made = convert(parsed)
     noted = {note.path for note in made.notes}
@@ -319,7 +318,7 @@ def test_every_option_comes_over_or_is_noted(root: Section) -> None:
             if isinstance(entry, Section):
                 check(entry, at)
             elif entry.value.strip() and name not in SILENT and names.count(name) == 1:
-                del section.entries[name]
+                section.entries[name] = replace(entry, value="Marker9")
                 changed = convert(parsed)
                 section.entries[name] = entry
                 assert changed.files != made.files or changed.notes != made.notes, at
