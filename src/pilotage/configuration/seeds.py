@@ -79,8 +79,9 @@ def make(published: Published, places: Places, *, pin: bool = False, cache_direc
         "cache": cache_directory,
     }
     shown = {key: wanted[key] for key in ("seed", "vo", "flavour", "site", "resource", "queue", "cache")}
-    sections = script.MARK + script.PROFILE + "\n" + script.readable(wanted) + _body()
-    return str(composer.framed(core(), [shown, *sources], sections, profile["python"], profile["minimum_python"]))
+    sections = script.MARK + script.PROFILE + "\n" + script.readable(wanted, {}) + _body()
+    comments = [script.canonical(item) for item in (shown, *sources)]
+    return str(composer.framed(core(), comments, sections, profile["python"], profile["minimum_python"]))
 
 
 def _sources(target: Target, places: Places) -> Iterator[dict[str, Any]]:

@@ -120,11 +120,12 @@ def compose(profile, toolboxes):
         "commands": _commands(profile, shelf),
     }
     try:
-        whole = script.readable(dict(profile, **made_of))
+        known = {key: [script.canonical(item) for item in made_of[key]] for key in ("toolboxes", "commands")}
+        whole = script.readable(dict(profile, **made_of), known)
     except (TypeError, ValueError) as error:
         raise ComposeError("the profile is not plain JSON: %s" % error)
     body = shelf.body(ROOTS + tuple(command["module"] for command in made_of["commands"]))
-    comments = [{key: profile[key] for key in SHOWN}] + made_of["toolboxes"] + made_of["commands"]
+    comments = [script.canonical({key: profile[key] for key in SHOWN})] + known["toolboxes"] + known["commands"]
     sections = script.MARK + script.PROFILE + "\n" + whole + body
     return framed(core, comments, sections, profile.get("python") or (), _minimum(profile))
 
@@ -132,12 +133,12 @@ def compose(profile, toolboxes):
 def framed(core, comments, sections, python=(), minimum=OLDEST):
     """A script: head, boot and digest around its sections. Seeds have this frame, too.
 
-    :param core: the built toolbox of that name; :param comments: what the head shows, one line of JSON each
+    :param core: the built toolbox of that name; :param comments: what the head shows, a line each
     :param sections: text, each section after its MARK
     """
     head = core["modules"][HEAD].replace("@PYTHONS@", _pythons(python))
     head = head.replace("Python %s or newer" % OLDEST, "Python %s or newer" % minimum)
-    head = head.replace("@PROVENANCE@\n", "".join("# %s\n" % script.canonical(comment) for comment in comments))
+    head = head.replace("@PROVENANCE@\n", "".join("# %s\n" % comment for comment in comments))
     before, _, after = head.partition("@DIGEST@")
     boot = core["modules"][BOOT].replace(_as_tuple(OLDEST), _as_tuple(minimum))
     line = head.count("\n") + boot.count("\n") + 1

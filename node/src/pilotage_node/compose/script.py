@@ -68,16 +68,23 @@ def canonical(value):
     return _CANONICAL.encode(value)
 
 
-def readable(value):
-    """The JSON of a dict, one line for each value and each item of a list of dicts; safe in a raw Python string."""
+_keys = {}
+"""The JSON of each key: there are few."""
+
+
+def readable(value, known):
+    """The JSON of a dict, one line for each value and each item of a list of dicts; safe in a raw Python string.
+
+    :param known: the JSON of the items of lists, by key, where it was made already
+    """
     lines = []
     for key in sorted(value):
         found = value[key]
         if isinstance(found, list) and found and isinstance(found[0], dict):
-            text = "[\n  %s]" % ",\n  ".join(canonical(item) for item in found)
+            text = "[\n  %s]" % ",\n  ".join(known.get(key) or [canonical(item) for item in found])
         else:
             text = canonical(found)
-        lines.append("%s: %s" % (canonical(key), text))
+        lines.append("%s: %s" % (_keys.get(key) or _keys.setdefault(key, canonical(key)), text))
     return "{%s}\n" % ",\n ".join(lines).replace("'", "\\u0027")
 
 
