@@ -20,7 +20,7 @@ import ast
 import hashlib
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -141,9 +141,16 @@ def core() -> Built:
     return _own(False)["core"]
 
 
+@cache
 def dirac(plans: bool = False) -> Built:
-    """The commands for DIRAC."""
-    return _own(plans)["dirac"]
+    """The commands for DIRAC. Built by itself, and kept: who has no VO of that engine need not wait for it."""
+    package, others = f"{NODE}.toolboxes.dirac", (base(plans), core())
+    files = sorted(sources.locate(package).rglob("*.py"))
+    contents = [part for file in files for part in (str(file), file.read_bytes())]
+    key = kept.digest_of(kept.builder(), str(plans), *(other["digest"] for other in others), *contents)
+    make = partial(build, package, "dirac", others=others, plans=plans)
+    found: Built = kept.keep(key, lambda toolbox: bool(sealed(toolbox) == toolbox), make)
+    return found
 
 
 @cache
@@ -156,13 +163,10 @@ def _own(plans: bool) -> dict[str, Built]:
 
     def make() -> dict[str, Built]:
         made_core = _core(root)
-        made = {"core": made_core, "base": build(f"{NODE}.toolbox", "base", others=(made_core,), plans=plans)}
-        others = (made["base"], made_core)
-        made["dirac"] = build(f"{NODE}.toolboxes.dirac", "dirac", others=others, plans=plans)
-        return made
+        return {"core": made_core, "base": build(f"{NODE}.toolbox", "base", others=(made_core,), plans=plans)}
 
     def good(found: Any) -> bool:
-        return {"core", "base", "dirac"} <= set(found) and all(sealed(toolbox) == toolbox for toolbox in found.values())
+        return {"core", "base"} <= set(found) and all(sealed(toolbox) == toolbox for toolbox in found.values())
 
     return dict(kept.keep(key, good, make))
 
