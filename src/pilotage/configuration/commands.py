@@ -6,6 +6,7 @@ import ast
 import builtins
 import re
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import Any
 
 from pilotage.configuration.compaction import ToolboxError
@@ -204,6 +205,7 @@ def _own(node: ast.AST) -> Iterator[ast.AST]:
             yield from _own(child)
 
 
+@lru_cache(maxsize=32)  # many modules ask what one of them has
 def bound(tree: ast.Module) -> set[str] | None:
     """The names that a module gives a meaning to, anywhere in it; None where that cannot be told from its source."""
     names = set()
